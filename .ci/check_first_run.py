@@ -1,0 +1,42 @@
+"""After README's quick start: the run on the bundled data ended as README says. Prints the figures that it checks."""
+
+from __future__ import annotations
+
+import json
+
+import mlflow
+from mlflow import MlflowClient
+
+
+def main() -> None:
+    """Exit with an AssertionError that names what is not as promised."""
+    client = MlflowClient()
+    champion = client.get_model_version_by_alias("socratic-gemma", "champion")
+    assert champion.current_stage == "Production", champion.current_stage
+    run = client.get_run(champion.tags["run_id"])
+    assert run.info.status == "FINISHED", run.info.status
+    metrics = run.data.metrics
+    style, reference, base = (
+        metrics[name] for name in ("summary/best_style", "eval/reference_style", "summary/base_style")
+    )
+    print(f"style: base {base:.3f}, best {style:.3f}, held-out replies {reference:.3f} (ratio {style / reference:.2f})")
+    print(f"training took {metrics['summary/duration_s']:.0f} s")
+    assert base < 0.1, base
+    assert style >= 0.9 * reference, (style, reference)
+    for step in (0, int(champion.tags["step"])):
+        at_step = {name: value_at(client, run.info.run_id, name, step) for name in ("eval/loop_share", "eval/reply_chars")}
+        print(f"step {step}: {json.dumps(at_step)}")
+        assert at_step["eval/loop_share"] < 0.1, at_step
+    replies = mlflow.pyfunc.load_model("models:/socratic-gemma@champion").predict(["勇気とは何ですか？", "眠れません。"])
+    assert len(replies) == 2, replies
+    assert all(replies), replies
+
+
+def value_at(client: MlflowClient, run_id: str, name: str, step: int) -> float:
+    """The metric's value at `step`, of which there must be just one."""
+    (point,) = [point for point in client.get_metric_history(run_id, name) if point.step == step]
+    return float(point.value)
+
+
+if __name__ == "__main__":
+    main()

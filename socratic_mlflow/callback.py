@@ -1,0 +1,172 @@
+"""A `transformers` callback that puts every step into MLflow. It works alone in anybody's Trainer:
+
+    Trainer(..., callbacks=[SocraticMlflowCallback()])
+
+What is logged where: `train/...` and `memory/...` in `on_log`, `eval/...`, sample tables and the `training_progress` image
+in `on_evaluate`, `summary/...` in `on_train_end`. The step of every metric is the optimizer step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from socratic_mlflow.memory import memory_metrics
+from socratic_mlflow.plots import to_rgb, training_progress
+from socratic_mlflow.tracking import Tracker
+
+# model -> (metrics, one row a question); `evaluation.StyleEvaluator` is one.
+Evaluator = Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]]
+
+# The Trainer's own names for what is logged as train/NAME at every step.
+_SPEEDS = ("_runtime", "_per_second", "_time")
+_TRAIN_METRICS = ("loss", "grad_norm", "learning_rate", "epoch")
+
+
+class SocraticMlflowCallback(TrainerCallback):
+    """Logs loss, learning rate, gradient norm, speed, memory, plots and generated replies of a Trainer to MLflow.
+
+    Without `tracker` it writes to the active MLflow run, or opens one for the training and ends it. `evaluator`, where
+    given, generates and scores replies at every evaluation; its metrics are added to the Trainer's own under `eval_NAME`,
+    so that `metric_for_best_model="socratic_style"` works. `eval_constants` are logged beside them as they are.
+    """
+
+    def __init__(
+        self,
+        evaluator: Evaluator | None = None,
+        tracker: Tracker | None = None,
+        eval_constants: dict[str, float] | None = None,
+    ) -> None:
+        self.evaluator = evaluator
+        self.tracker = tracker
+        self.eval_constants = eval_constants or {}
+        self.history: dict[str, list[tuple[int, float]]] = {}
+        self._opened_run = False
+        self._tokens = 0.0
+        self._clock = time.monotonic()
+        self._started = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Find the run to write to; on resume, take up the history where the checkpoint left it."""
+        self._started = self._clock = time.monotonic()
+        self._tokens = state.num_input_tokens_seen
+        if self.tracker is None and state.is_world_process_zero:
+            import mlflow
+
+            run = mlflow.active_run()
+            self._opened_run = run is None
+            self.tracker = Tracker((run or mlflow.start_run()).info.run_id)
+        self.history = {}
+        for entry in state.log_history:
+            self._remember(_train_metrics(entry) | _eval_metrics(entry), entry["step"])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """One optimizer step (or `logging_steps` of them): train/... and memory/... ."""
+        if not logs or "loss" not in logs:
+            return
+        values = _train_metrics(logs) | self._speed(state)
+        values |= {f"memory/{name}": value for name, value in memory_metrics().items()}
+        self._log(state, values)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """One evaluation: eval/..., the table of replies, and the plot."""
+        metrics = {} if metrics is None else metrics
+        rows: list[dict[str, Any]] = []
+        started = time.monotonic()
+        if self.evaluator is not None:
+            generated, rows = self.evaluator(model)
+            # The Trainer chooses the best checkpoint from this very dict after the callbacks have run.
+            added = {f"eval_{name}": value for name, value in generated.items()}
+            metrics.update(added)
+            state.log_history.append(added | {"step": state.global_step})
+        constants = {f"eval/{name}": value for name, value in self.eval_constants.items()}
+        seconds = metrics.get("eval_runtime", 0.0) + time.monotonic() - started
+        self._log(state, _eval_metrics(metrics) | constants | {"eval/duration_s": seconds})
+        if self.tracker and state.is_world_process_zero:
+            self.tracker.log_table(rows, samples_file(state.global_step))
+            self._log_plot(state)
+        # Evaluation is no training time: the next step's speed counts from here.
+        self._clock, self._tokens = time.monotonic(), state.num_input_tokens_seen
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """summary/... and the final plot; ends the run if this callback opened it."""
+        values = {"duration_s": time.monotonic() - self._started, "total_steps": state.global_step}
+        if state.epoch is not None:
+            values["final_epoch"] = state.epoch
+        if losses := self.history.get("train/loss"):
+            values["final_loss"] = losses[-1][1]
+        # Step 0 is the untrained base: a starting point, no candidate for the best.
+        styles = self.history.get("eval/socratic_style", [])
+        if styles and styles[0][0] == 0:
+            values["base_style"] = styles[0][1]
+        if trained := [value for step, value in styles if step > 0]:
+            values |= {
+                "best_style": max(trained),
+                "mean_style": sum(trained) / len(trained),
+                "final_style": trained[-1],
+            }
+        self._log(state, {f"summary/{name}": value for name, value in values.items()})
+        self._log_plot(state)
+        if self._opened_run:
+            import mlflow
+
+            mlflow.end_run()
+
+    def _speed(self, state: TrainerState) -> dict[str, float]:
+        """{'train/tokens_per_s'} since the last call, where the Trainer counts tokens (include_num_input_tokens_seen)."""
+        now, tokens = time.monotonic(), state.num_input_tokens_seen
+        seconds, made = now - self._clock, tokens - self._tokens
+        self._clock, self._tokens = now, tokens
+        return {"train/tokens_per_s": made / seconds} if made > 0 and seconds > 0 else {}
+
+    def _log(self, state: TrainerState, values: dict[str, float]) -> None:
+        self._remember(values, state.global_step)
+        if self.tracker and state.is_world_process_zero and values:
+            self.tracker.log_metrics(values, state.global_step)
+
+    def _log_plot(self, state: TrainerState) -> None:
+        if self.tracker and state.is_world_process_zero:
+            self.tracker.log_image(to_rgb(training_progress(self.history)), "training_progress", state.global_step)
+
+    def _remember(self, values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.history.setdefault(name, []).append((step, value))
+
+
+def _train_metrics(logs: dict[str, float]) -> dict[str, float]:
+    """The Trainer's log of one step under this project's names; empty for its other logs."""
+    if "loss" not in logs:
+        return {}
+    return {f"train/{name}": float(logs[name]) for name in _TRAIN_METRICS if name in logs}
+
+
+def _eval_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """The Trainer's `eval_NAME` as `eval/NAME`, without its speeds: they leave the generation out."""
+    return {
+        f"eval/{name[5:]}": float(value)
+        for name, value in metrics.items()
+        if name.startswith("eval_") and not name.endswith(_SPEEDS)
+    }
+
+
+def samples_file(step: int) -> str:
+    """The artifact with the replies that were generated at `step`."""
+    return f"samples/step_{step:06d}.json"

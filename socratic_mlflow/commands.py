@@ -1,0 +1,203 @@
+"""What each command of the command line does, from its options to what it prints. Heavy imports stay inside."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from socratic_mlflow.config import Config
+from socratic_mlflow.dialogues import read_dialogues, skip_counts
+from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
+from socratic_mlflow.quiet import quiet, quiet_transformers
+
+if TYPE_CHECKING:
+    from socratic_mlflow.registry import Version
+    from socratic_mlflow.tracking import Tracker
+    from socratic_mlflow.trainer import Best, Prepared
+
+
+def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
+    """Configure, train, register, and say where to look; returns the exit code."""
+    quiet()
+    from socratic_mlflow.model import cuda_available, resolve_dtype
+
+    config = build_config(given, yaml_path, cuda_available)
+    # What can be checked without torch is checked before it is loaded.
+    read_dialogues(config.data.path)
+    import mlflow
+
+    from socratic_mlflow.output_dir import locate
+    from socratic_mlflow.progress import say
+    from socratic_mlflow.tracking import open_run, point_to, without_credentials
+    from socratic_mlflow.trainer import environment_params, prepare
+    from socratic_mlflow.trainer import train as run_training
+
+    quiet_transformers()
+    requested = _requested_preset(given, yaml_path)
+    store = without_credentials(mlflow.get_tracking_uri())
+    config = resolve_dtype(config)
+    output = locate(config, store)
+    output.check(config, store)
+    state = output.state()
+    if "model" in state:
+        say(f"This training has finished already: {state['model']} (run {state['run_id']}, files in {output.folder}).")
+        say("To train anew, change a field (seed, say) or give another output_dir.")
+        point_to(state["run_id"])
+        return 0
+    say(f"preset {config.run.preset}{' (chosen by auto)' if requested == 'auto' else ''}")
+    prepared = prepare(config, output)
+    _introduce(prepared, say)
+    signal.signal(signal.SIGTERM, _terminated)
+    with open_run(state.get("run_id")) as tracker:
+        output.record(config, run_id=tracker.run_id, tracking_uri=store)
+        log_configuration(prepared, tracker, environment_params(requested))
+        best = run_training(prepared, tracker)
+        version = publish(prepared, best, tracker)
+        output.record(config, model=f"models:/{version.name}/{version.version}")
+    _conclude(prepared, best, version, tracker.run_id, say)
+    return 0
+
+
+def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping[str, str]) -> None:
+    """Params, config.yaml, description and dataset inputs: all that is known before the first step."""
+    config, corpus = prepared.config, prepared.corpus
+    tracker.log_params(as_params(config) | dict(environment) | corpus.params())
+    tracker.log_text(to_yaml(config), "config.yaml")
+    tracker.set_tags(
+        {
+            "mlflow.note.content": _description(config, len(corpus.train), len(corpus.held_out)),
+            "preset": config.run.preset,
+            "base_model": config.model.base_model,
+        }
+    )
+    for name, context, part in (("train", "training", corpus.train), ("held_out", "evaluation", corpus.held_out)):
+        rows = [
+            {"place": dialogue.place, "user": dialogue.messages[0]["content"], "model": dialogue.messages[1]["content"],
+             "messages": len(dialogue.messages)}
+            for dialogue in part
+        ]  # fmt: skip
+        tracker.log_dataset(rows, f"dialogues_{name}", context, config.data.path)
+    tracker.log_dataset(
+        [{"question": question} for question in corpus.questions],
+        "questions",
+        "evaluation",
+        config.evaluation.questions,
+    )
+    if corpus.skipped:
+        rows = [{"place": skip.place, "reason": skip.reason, "detail": skip.detail} for skip in corpus.skipped]
+        tracker.log_table(rows, "data_not_used.json")
+
+
+def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
+    """Register the best adapter, and tell the run which version it became."""
+    from socratic_mlflow.registry import Candidate, ChampionStyle, as_tags, register
+
+    corpus = prepared.corpus
+    candidate = Candidate(
+        adapter=best.adapter,
+        run_id=tracker.run_id,
+        step=best.step,
+        style=best.style,
+        loss=best.loss,
+        data_digest=corpus.digest,
+        questions_digest=corpus.questions_digest,
+    )
+    version = register(candidate, prepared.config, ChampionStyle(lambda uri: measure(uri, corpus.questions)))
+    tracker.set_tags(as_tags(version))
+    log_before_and_after(tracker, best.step)
+    return version
+
+
+def log_before_and_after(tracker: Tracker, best_step: int) -> None:
+    """One table of each question with the untrained base's reply and the best adapter's, side by side."""
+    from socratic_mlflow.callback import samples_file
+
+    before, after = tracker.read_table(samples_file(0)), tracker.read_table(samples_file(best_step))
+    rows = [
+        {
+            "question": old["question"],
+            "before (base)": old["reply"],
+            "after (best adapter)": new["reply"],
+            "style before": old["socratic_style"],
+            "style after": new["socratic_style"],
+        }
+        for old, new in zip(before, after, strict=True)
+    ]
+    tracker.log_table(rows, "before_and_after.json")
+
+
+def measure(uri: str, questions: list[str]) -> float:
+    """The mean style with which the registered model at `uri` answers `questions`."""
+    import mlflow
+
+    from socratic_mlflow.evaluation import mean
+    from socratic_mlflow.style import socratic_style
+
+    replies = mlflow.pyfunc.load_model(uri).predict(questions)
+    return mean([socratic_style(reply) for reply in replies])
+
+
+def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> int:
+    """Print each dialogue of `file` that a training would not use, with its place and reason; returns the exit code."""
+    quiet()
+    from socratic_mlflow.model import cuda_available, load_tokenizer
+
+    config = build_config(dict(given) | {"data.path": file}, yaml_path, cuda_available)
+    found = read_dialogues(file)
+    quiet_transformers()
+    from socratic_mlflow.tokens import ChatFormat, encode_dialogues
+
+    chat = ChatFormat(load_tokenizer(config.model))
+    used, _, too_long = encode_dialogues(chat, found.dialogues, config.data.max_length)
+    skipped = found.skipped + too_long
+    for skip in skipped:
+        print(f"{file}: {skip.place}: {skip.reason}: {skip.detail}")
+    counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(skipped).items())
+    print(f"{file}: {len(used)} dialogues usable, {len(skipped)} not" + (f" ({counts})" if counts else ""))
+    return 0 if used else 2
+
+
+def _requested_preset(given: Mapping[str, Any], yaml_path: str | None) -> str:
+    values = read_yaml(yaml_path) if yaml_path else {}
+    return str((values | parse_values(given)).get("run.preset", Config().run.preset))
+
+
+def _introduce(prepared: Prepared, say: Any) -> None:
+    config, corpus = prepared.config, prepared.corpus
+    trainable, total = prepared.model.get_nb_trainable_parameters()
+    kind = f"{config.quantization.bnb_4bit_quant_type} 4-bit" if config.quantization.load_in_4bit else "not quantized"
+    say(f"base   {config.model.base_model}: {total / 1e6:.1f}M parameters ({kind}), {trainable / 1e6:.2f}M of them trained")
+    say(f"data   {config.data.path}: {len(corpus.train)} dialogues to train on, {len(corpus.held_out)} held out")
+    if corpus.skipped:
+        counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(corpus.skipped).items())
+        say(f"       {len(corpus.skipped)} not used ({counts}); 'socratic-mlflow check-data {config.data.path}' lists them")
+    say(f"judge  {len(corpus.questions)} opening questions; held-out replies themselves score {corpus.reference_style:.3f}")
+    checkpoint = prepared.output.newest_checkpoint()
+    say(f"files  {prepared.output.folder}" + (f", going on from {checkpoint}" if checkpoint else ""))
+
+
+def _description(config: Config, train: int, held_out: int) -> str:
+    name = config.registry.registered_model_name
+    return (
+        f"QLoRA of `{config.model.base_model}` on `{config.data.path}` ({train} dialogues, {held_out} held out), "
+        f"{config.training.epochs} epochs, learning rate {config.training.learning_rate:g}, rank {config.lora.r}. "
+        "The best checkpoint is chosen by the style of freely generated replies (`eval/socratic_style`).\n\n"
+        f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('models:/{name}/Production')\n"
+        "print(model.predict('正義とは何でしょうか？'))\n```"
+    )
+
+
+def _conclude(prepared: Prepared, best: Best, version: Version, run_id: str, say: Any) -> None:
+    say(
+        f"best   step {best.step}: style {best.style:.3f} on generated replies "
+        f"(held-out dialogues' own replies: {prepared.corpus.reference_style:.3f})"
+    )
+    say(f"model  {version.name} version {version.version} is now {version.stage} and @{version.alias}: {version.why}")
+    say(f"look   mlflow ui   (run {run_id})")
+    load = f"mlflow.pyfunc.load_model('models:/{version.name}/{version.stage}').predict('正義とは何でしょうか？')"
+    say(f'ask    python -c "import mlflow; print({load})"')
+
+
+def _terminated(*_: Any) -> None:
+    raise KeyboardInterrupt("SIGTERM")

@@ -1,0 +1,86 @@
+"""From the configured data file to what the Trainer and the evaluation take: split, encoded, and counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from socratic_mlflow.config import Config
+from socratic_mlflow.dialogues import Dialogue, Skip, read_dialogues, read_questions, skip_counts, split, text_digest
+from socratic_mlflow.evaluation import mean
+from socratic_mlflow.style import socratic_style
+from socratic_mlflow.tokens import ChatFormat, Encoded, encode_dialogues
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything that a training learns from and is judged by.
+
+    `reference_style` is the mean style of the held-out dialogues' own replies: what there is to reach.
+    """
+
+    train: list[Dialogue]
+    held_out: list[Dialogue]
+    train_encoded: list[Encoded]
+    held_out_encoded: list[Encoded]
+    skipped: list[Skip]
+    digest: str
+    questions: list[str]
+    questions_digest: str
+    reference_style: float
+
+    def params(self) -> dict[str, Any]:
+        """Counts and digests for the run's params, under `data.` and `evaluation.`."""
+        counts = {f"data.skipped.{reason}": count for reason, count in skip_counts(self.skipped).items()}
+        return counts | {
+            "data.digest": self.digest,
+            "data.train_dialogues": len(self.train),
+            "data.held_out_dialogues": len(self.held_out),
+            "data.skipped": len(self.skipped),
+            "data.train_tokens": sum(len(dialogue.input_ids) for dialogue in self.train_encoded),
+            "evaluation.questions_digest": self.questions_digest,
+            "evaluation.questions_asked": len(self.questions),
+        }
+
+
+def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
+    """Read, check, encode and split the dialogues, and pick the questions; ValueError (one line) if that cannot be."""
+    file = read_dialogues(config.data.path)
+    used, encoded, too_long = encode_dialogues(chat, file.dialogues, config.data.max_length)
+    if not used:
+        raise ValueError(
+            f"{config.data.path}: no usable dialogue; all {len(too_long)} are longer than max_length "
+            f"{config.data.max_length} tokens"
+        )
+    train, held_out = split(used, config.data.test_size, config.training.seed)
+    by_place = {dialogue.place: tokens for dialogue, tokens in zip(used, encoded, strict=True)}
+    held_out = evenly(held_out, config.evaluation.max_samples)
+    questions = pick_questions(config, held_out)
+    replies = [message["content"] for dialogue in held_out for message in dialogue.messages if message["role"] == "model"]
+    return Corpus(
+        train=train,
+        held_out=held_out,
+        train_encoded=[by_place[dialogue.place] for dialogue in train],
+        held_out_encoded=[by_place[dialogue.place] for dialogue in held_out],
+        skipped=file.skipped + too_long,
+        digest=file.digest,
+        questions=questions,
+        questions_digest=text_digest(questions),
+        reference_style=mean([socratic_style(reply) for reply in replies]),
+    )
+
+
+def pick_questions(config: Config, held_out: list[Dialogue]) -> list[str]:
+    """At most `max_samples` opening questions: the bundled list, the held-out dialogues' own, or those of a file."""
+    if config.evaluation.questions == "heldout":
+        openings = list(dict.fromkeys(dialogue.messages[0]["content"] for dialogue in held_out))
+    else:
+        openings, _ = read_questions(config.evaluation.questions)
+    return evenly(openings, config.evaluation.max_samples)
+
+
+def evenly(items: list[Any], most: int) -> list[Any]:
+    """At most `most` of `items`, evenly spaced, so that a list sorted by theme keeps all its themes."""
+    if len(items) <= most:
+        return items
+    return [items[index * len(items) // most] for index in range(most)]

@@ -1,0 +1,215 @@
+"""Base model + NF4 + LoRA: where a base comes from, on which device and in which dtype it computes, and its adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socratic_mlflow.config import Config, ModelConfig, QuantizationConfig, with_values
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDED_BASE = "embedded"
+
+# The attention projections by the names that model families give them; the first set of which a base has any wins.
+_PROJECTIONS = (
+    ("q_proj", "k_proj", "v_proj", "o_proj"),  # Gemma, Llama, Qwen, SmolLM, Mistral
+    ("q_proj", "k_proj", "v_proj", "out_proj"),  # OPT, GPT-Neo
+    ("qkv_proj", "o_proj"),  # Phi-3
+    ("query_key_value", "dense"),  # GPT-NeoX, Falcon, BLOOM
+    ("c_attn", "c_proj"),  # GPT-2
+    ("Wqkv", "out_proj"),  # MPT-like
+)
+
+
+def cuda_available() -> bool:
+    """Whether a CUDA GPU can be used; imports torch."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def base_location(base_model: str) -> str:
+    """Where transformers finds the base: the folder inside this package for 'embedded', else the name itself."""
+    if base_model == EMBEDDED_BASE:
+        return str(resources.files("socratic_mlflow") / "base")
+    return base_model
+
+
+def base_digest(base_model: str) -> str:
+    """SHA-256 over the safetensors of a local base, in hexadecimal; empty for a Hub model (its revision tells)."""
+    folder = Path(base_location(base_model))
+    if not folder.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def device() -> torch.device:
+    """The first CUDA GPU where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def resolve_dtype(config: Config) -> Config:
+    """`config` with the compute dtype 'auto' replaced by what suits this machine."""
+    import torch
+
+    if config.quantization.bnb_4bit_compute_dtype != "auto":
+        return config
+    if not torch.cuda.is_available():
+        chosen = "float32"
+    else:
+        chosen = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return with_values(config, {"quantization.bnb_4bit_compute_dtype": chosen})
+
+
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The base's tokenizer; ValueError (one line, with the way out) where it cannot be had."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_location(model.base_model), **_source(model))
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(model, error) from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
+    """The frozen base on `device()`, quantized as `quantization` says; ValueError (one line) where it cannot be had."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = getattr(torch, quantization.bnb_4bit_compute_dtype)
+    extra: dict[str, Any] = {}
+    if quantization.load_in_4bit:
+        extra["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            base_location(model.base_model),
+            **_source(model),
+            **extra,
+            dtype=dtype,
+            device_map={"": device()},
+            attn_implementation=model.attn_implementation,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _cannot_load(model, error) from None
+    _keep_trainable(base)
+    return base
+
+
+def _keep_trainable(base: Any) -> None:
+    """Switch off bitsandbytes' inference-only weight layout on CPUs with AVX512-BF16.
+
+    The first forward pass in eval mode would repack the weights for a kernel without a backward pass, and they stay so:
+    every training step after an evaluation would then get wrong gradients, with no more than a warning
+    (bitsandbytes 0.50.2, nn/modules.py, Linear4bit.forward).
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def target_modules(base: Any, wanted: str) -> list[str]:
+    """The names of the linear layers that get an adapter: those in `wanted`, or for 'auto' attention's projections.
+
+    Raises ValueError, naming the layers that the base has, where none fits.
+    """
+    present = {name.rsplit(".", 1)[-1] for name, module in base.named_modules() if hasattr(module, "weight")}
+    if wanted != "auto":
+        chosen = [name.strip() for name in wanted.split(",") if name.strip()]
+        missing = [name for name in chosen if name not in present]
+        if missing or not chosen:
+            raise ValueError(
+                f"lora.target_modules names {', '.join(missing) or 'nothing'}; this base has: {', '.join(sorted(present))}"
+            )
+        return chosen
+    for names in _PROJECTIONS:
+        if present.issuperset(names):
+            return list(names)
+    raise ValueError(
+        "lora.target_modules is auto, but this base names its attention otherwise; "
+        f"give some of: {', '.join(sorted(present))}"
+    )
+
+
+def attach_adapter(base: Any, config: Config) -> Any:
+    """`base` with a new, trainable LoRA adapter (initially without effect) as a PeftModel."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if config.quantization.load_in_4bit:
+        base = prepare_model_for_kbit_training(
+            base,
+            use_gradient_checkpointing=config.training.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+        )
+    elif config.training.gradient_checkpointing:
+        base.enable_input_require_grads()
+    lora = LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        bias=config.lora.bias,
+        target_modules=target_modules(base, config.lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, lora)
+
+
+def load_adapter(base: Any, folder: str) -> Any:
+    """`base` with the adapter of `folder`, for inference; ValueError where the adapter's shapes do not fit the base."""
+    from peft import PeftModel
+
+    if not (Path(folder) / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder}: holds no adapter_model.safetensors; give the folder of a LoRA adapter")
+    try:
+        return PeftModel.from_pretrained(base, folder).eval()
+    except (RuntimeError, ValueError) as error:
+        name = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path", "another base")
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(
+            f"{folder}: this adapter does not fit the base {base.name_or_path}; it was trained on {name} ({first})"
+        ) from None
+
+
+def _source(model: ModelConfig) -> dict[str, Any]:
+    source: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    if not Path(base_location(model.base_model)).is_dir():
+        source["revision"] = model.revision
+    return source
+
+
+def _cannot_load(model: ModelConfig, error: Exception) -> ValueError:
+    text = " ".join(str(error).split())
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        why = (
+            f"the model is gated; accept its licence at huggingface.co/{model.base_model} and log in with "
+            "'hf auth login' (or set HF_TOKEN)"
+        )
+    elif Path(model.base_model).is_dir() or model.base_model == EMBEDDED_BASE:
+        why = text[:300]
+    else:
+        why = (
+            "it can neither be downloaded nor found in the local cache; check the name and the network, and for a gated "
+            f"model accept its licence at huggingface.co/{model.base_model} and log in with 'hf auth login'"
+        )
+    return ValueError(
+        f"cannot load base_model {model.base_model!r}: {why}. "
+        "Without it, preset=embedded trains the small model that ships here"
+    )

@@ -1,0 +1,168 @@
+"""Text from outside (flags, `-P`, YAML) -> a checked Config. The fields themselves are declared in `config.py`.
+
+Every field has two names: its dotted key (`training.learning_rate`) and a flag (`learning_rate`, or the short name that
+the field declares). Both are accepted everywhere. Standard library and, for YAML, PyYAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from socratic_mlflow.config import Config, allowed, flatten, with_values
+from socratic_mlflow.presets import PRESETS, choose_preset
+
+# MLproject gives every declared parameter this default: it means "not given", so that presets and YAML keep their say.
+NOT_GIVEN = "default"
+
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One field of the configuration as the outside sees it."""
+
+    key: str
+    flag: str
+    type: type
+    spec: dataclasses.Field[Any]
+
+
+def options() -> list[Option]:
+    """All fields, in declared order."""
+    found = []
+    for section, section_type in get_type_hints(Config).items():
+        types = get_type_hints(section_type)
+        for spec in dataclasses.fields(section_type):
+            flag = spec.metadata["flag"] or spec.name
+            found.append(Option(f"{section}.{spec.name}", flag, types[spec.name], spec))
+    return found
+
+
+def by_name() -> dict[str, Option]:
+    """Options under their flag and under their dotted key."""
+    table = {option.flag: option for option in options()}
+    return table | {option.key: option for option in options()}
+
+
+def unknown_name(name: str, where: str = "") -> str:
+    """One line for a field that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, by_name(), n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else "; 'socratic-mlflow train --help' lists all fields"
+    return f"{where}unknown field {name!r}{hint}"
+
+
+def parse_value(option: Option, value: Any) -> Any:
+    """`value` (text, or a scalar from YAML) as the field's type; ValueError with the field's name if it is none."""
+    text = str(value).strip()
+    try:
+        if option.type is bool:
+            if text.lower() not in _TRUE | _FALSE:
+                raise ValueError
+            return text.lower() in _TRUE
+        if option.type is int:
+            return int(text)
+        if option.type is float:
+            return float(text)
+    except ValueError:
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}[option.type]
+        limits = f" ({allowed(option.spec)})" if allowed(option.spec) else ""
+        raise ValueError(f"{option.flag} ({option.key}) is {value!r}; it takes {kind}{limits}") from None
+    if not text or "\x00" in text:
+        raise ValueError(f"{option.flag} ({option.key}) is {value!r}; it takes text that is not empty")
+    return text
+
+
+def parse_values(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """{flag or dotted key: text} -> {dotted key: value}; NOT_GIVEN entries drop out. ValueError names what is wrong."""
+    known, values = by_name(), {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(unknown_name(name, where))
+        if value != NOT_GIVEN:
+            try:
+                key = known[name].key
+                values[key] = parse_value(known[name], value)
+                with_values(Config(), {key: values[key]})
+            except ValueError as error:
+                raise ValueError(f"{where}{error}") from None
+    return values
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A YAML file of sections, dotted keys or flags -> {dotted key: value}; ValueError names file and line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{path}: cannot read the configuration file ({reason})") from None
+    values: dict[str, Any] = {}
+    for name, value, line in _yaml_entries(path, text):
+        values |= parse_values({name: value}, f"{path}:{line}: ")
+    return values
+
+
+def _yaml_entries(path: str, text: str) -> Iterator[tuple[str, str, int]]:
+    """(field, value as it is written, line). Nodes, not loaded values: they know their line, and a date stays text."""
+    import yaml
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
+        raise ValueError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    if root is None:
+        return
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{path}:{_line(root)}: expected sections or 'field: value' lines, found a {_kind(root)}")
+    for key, value in root.value:
+        if isinstance(value, yaml.MappingNode):
+            for inner_key, inner_value in value.value:
+                name = f"{_scalar(path, key)}.{_scalar(path, inner_key)}"
+                yield name, _scalar(path, inner_value), _line(inner_key)
+        else:
+            yield _scalar(path, key), _scalar(path, value), _line(key)
+
+
+def _scalar(path: str, node: Any) -> str:
+    if node.id != "scalar":
+        raise ValueError(f"{path}:{_line(node)}: expected one value, found a {_kind(node)}")
+    return "" if node.tag == "tag:yaml.org,2002:null" else str(node.value)
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _kind(node: Any) -> str:
+    return {"scalar": "single value", "sequence": "list"}.get(node.id, str(node.id))
+
+
+def build_config(
+    given: Mapping[str, Any], yaml_path: str | None = None, cuda_available: Callable[[], bool] = lambda: False
+) -> Config:
+    """Field defaults < preset < YAML < `given` (flags or `-P`), with `preset=auto` decided for this machine.
+
+    `cuda_available` is asked only where the preset is `auto`. ValueError (one line) for anything wrong.
+    """
+    from_yaml = read_yaml(yaml_path) if yaml_path else {}
+    chosen = from_yaml | parse_values(given)
+    requested = with_values(Config(), {"run.preset": chosen.get("run.preset", Config().run.preset)}).run.preset
+    preset = choose_preset(requested, requested == "auto" and cuda_available())
+    return with_values(Config(), PRESETS[preset] | chosen | {"run.preset": preset})
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as sections of YAML that `read_yaml` reads back to the same Config."""
+    import yaml
+
+    return str(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True))
+
+
+def as_params(config: Config) -> dict[str, str]:
+    """Dotted key -> text, as MLflow logs it."""
+    return {key: str(value) for key, value in flatten(config).items()}

@@ -1,0 +1,79 @@
+"""History -> matplotlib figures. Labels are in English, so that no font lacks a glyph; knows nothing of MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Metric name -> [(step, value), ...]
+History = Mapping[str, Sequence[tuple[int, float]]]
+
+# Panel title, label of the y axis, and the metrics it draws with their names in the legend.
+_PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("Loss", "cross-entropy (nats/token)", {"train/loss": "training", "eval/loss": "held-out dialogues"}),
+    ("Learning rate", "learning rate", {"train/learning_rate": "learning rate"}),
+    (
+        "Style",
+        "style score (0 to 1)",
+        {
+            "eval/socratic_style": "generated replies",
+            "eval/teacher_forced_style": "teacher-forced",
+            "eval/reference_style": "held-out dialogues' own replies",
+        },
+    ),
+    (
+        "Memory",
+        "memory (GiB)",
+        {
+            "memory/rss_gib": "process (resident)",
+            "memory/cuda_allocated_gib": "GPU allocated",
+            "memory/cuda_peak_gib": "GPU peak",
+        },
+    ),
+)
+
+
+def training_progress(history: History) -> Figure:
+    """Four panels over the optimizer step: loss, learning rate, style, memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7.5), layout="constrained", dpi=100)
+    for axes, (title, unit, lines) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
+        _draw(axes, history, lines)
+        axes.set(title=title, xlabel="optimizer step", ylabel=unit)
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def _draw(axes: Axes, history: History, lines: Mapping[str, str]) -> None:
+    """The lines of one panel; few points get markers, and a level that never changes is drawn dashed."""
+    for name, label in lines.items():
+        points = history.get(name, ())
+        if not points:
+            continue
+        steps, values = zip(*points, strict=True)
+        level = name == "eval/reference_style"
+        axes.plot(
+            steps, values, label=label, linewidth=1.5, linestyle="--" if level else "-",
+            marker="o" if len(points) < 40 and not level else None, markersize=4,
+        )  # fmt: skip
+    highest = max((value for name in lines for _, value in history.get(name, ())), default=0.0)
+    axes.set_ylim(0, 1.08 * highest or 1.0)
+    if axes.has_data():
+        axes.legend(fontsize="small")
+    else:
+        axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, color="gray")
+
+
+def to_rgb(figure: Figure) -> object:
+    """The figure as an array of shape (height, width, 3), dtype uint8."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

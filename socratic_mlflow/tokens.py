@@ -1,0 +1,119 @@
+"""Messages -> token ids and the mask of what the model itself says. Training and serving both format chats here.
+
+A chat is tokenized piece by piece (prompt, reply, prompt, reply ...), so that a reply's tokens in training are just those
+that generation would produce after the prompt, and the mask's boundaries are exact for any chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from socratic_mlflow.dialogues import Dialogue, Message, Skip
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One dialogue as tokens: `input_ids` and `labels` are of equal length; labels are IGNORED outside replies."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+class ChatFormat:
+    """A tokenizer's chat template, with 'model' and 'assistant' both understood. ValueError if it has no template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "chat_template", None):
+            name = getattr(tokenizer, "name_or_path", "") or "this base model"
+            raise ValueError(
+                f"{name}: its tokenizer has no chat template; choose an instruction-tuned (chat) model as base_model"
+            )
+        self.tokenizer = tokenizer
+        self._markers = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
+        self.stop_ids = self._find_stop_ids()
+
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """A whole dialogue (ending with a reply) as ids and labels."""
+        messages = [self._plain(message) for message in messages]
+        ids: list[int] = []
+        labels: list[int] = []
+        done = ""
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self._render(messages[:number], add_generation_prompt=True)
+            whole = self._render(messages[: number + 1], add_generation_prompt=False)
+            if not (prompt.startswith(done) and whole.startswith(prompt)):
+                raise ValueError(
+                    f"{self.tokenizer.name_or_path}: its chat template rewrites earlier turns, so replies cannot be "
+                    "told from prompts; choose another base_model"
+                )
+            asked, said = self._ids(prompt[len(done) :]), self._ids(whole[len(prompt) :])
+            spoken = self._reply_length(said)
+            ids += asked + said
+            labels += [IGNORED] * len(asked) + said[:spoken] + [IGNORED] * (len(said) - spoken)
+            done = whole
+        return Encoded(ids, labels)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The ids after which the model's reply to the last message is generated."""
+        text = self._render([self._plain(message) for message in messages], add_generation_prompt=True)
+        return self._ids(text)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The reply that generated `ids` spell, without markers and padding."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _plain(self, message: Message) -> Message:
+        """Role as templates want it; turn markers inside the text made harmless, so that they open no turn."""
+        content = message["content"].strip()
+        for marker in self._markers:
+            if marker in content:
+                content = content.replace(marker, marker.replace("<", "＜").replace(">", "＞").replace("[", "［"))
+        return {"role": "assistant" if message["role"] in ("model", "assistant") else "user", "content": content}
+
+    def _reply_length(self, ids: Sequence[int]) -> int:
+        """How many of a reply's ids count for the loss: up to and with its end-of-turn marker, without what follows."""
+        ends = [index for index, token in enumerate(ids) if token in self.stop_ids]
+        return ends[-1] + 1 if ends else len(ids)
+
+    def _find_stop_ids(self) -> list[int]:
+        """End-of-sequence and the marker with which this template ends a reply."""
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        before = self._render(said[:1], add_generation_prompt=True)
+        reply = self._ids(self._render(said, add_generation_prompt=False)[len(before) :])
+        special = set(self.tokenizer.get_added_vocab().values())
+        stops = [token for token in reply if token in special]
+        if self.tokenizer.eos_token_id is not None:
+            stops.append(self.tokenizer.eos_token_id)
+        return sorted(set(stops))
+
+
+def encode_dialogues(
+    chat: ChatFormat, dialogues: Sequence[Dialogue], max_length: int
+) -> tuple[list[Dialogue], list[Encoded], list[Skip]]:
+    """(dialogues used, their encodings, what was left out as too long for `max_length` tokens); nothing is ever cut."""
+    used: list[Dialogue] = []
+    encoded: list[Encoded] = []
+    skipped: list[Skip] = []
+    for dialogue in dialogues:
+        tokens = chat.encode(dialogue.messages)
+        if len(tokens.input_ids) > max_length:
+            detail = f"{len(tokens.input_ids)} tokens, more than max_length {max_length}"
+            skipped.append(Skip(dialogue.place, "too_long", detail))
+        else:
+            used.append(dialogue)
+            encoded.append(tokens)
+    return used, encoded, skipped

@@ -1,0 +1,217 @@
+"""Assemble and run one training: its verbs are `prepare`, `train`, `publish`. Checkpoints and resume belong here.
+
+Knows where files lie and in which order things happen; what is logged is in `callback.py`, what a version is in
+`registry.py`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import (
+    DataCollatorForSeq2Seq,
+    EvalPrediction,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from socratic_mlflow.callback import SocraticMlflowCallback
+from socratic_mlflow.config import Config
+from socratic_mlflow.corpus import Corpus, load_corpus
+from socratic_mlflow.evaluation import Sampling, StyleEvaluator, mean
+from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
+from socratic_mlflow.output_dir import OutputDir
+from socratic_mlflow.progress import ProgressLines
+from socratic_mlflow.style import socratic_style
+from socratic_mlflow.tokens import IGNORED, ChatFormat, Encoded
+from socratic_mlflow.tracking import Tracker
+
+# Which of the Trainer's metrics chooses the best checkpoint.
+BEST_METRIC = "socratic_style"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training needs, loaded and checked, before MLflow hears of it."""
+
+    config: Config
+    chat: ChatFormat
+    corpus: Corpus
+    model: Any
+    output: OutputDir
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint by style: its adapter's folder, step, style and held-out loss."""
+
+    adapter: Path
+    step: int
+    style: float
+    loss: float
+
+
+def prepare(config: Config, output: OutputDir) -> Prepared:
+    """Read the data and load base and adapter; ValueError (one line) for whatever a user can mend."""
+    set_seed(config.training.seed)
+    chat = ChatFormat(load_tokenizer(config.model))
+    corpus = load_corpus(config, chat)
+    base = load_base(config.model, config.quantization)
+    # Seeded again: loading a base may or may not have drawn random numbers, and the adapter starts from them.
+    set_seed(config.training.seed)
+    return Prepared(config, chat, corpus, attach_adapter(base, config), output)
+
+
+def train(prepared: Prepared, tracker: Tracker) -> Best:
+    """Train from the newest checkpoint or from the start; the best adapter is saved in the output folder."""
+    config, chat, corpus = prepared.config, prepared.chat, prepared.corpus
+    limits = config.evaluation
+    evaluator = StyleEvaluator(
+        chat, corpus.questions, Sampling(max_new_tokens=limits.max_new_tokens), limits.generation_batch_size
+    )
+    recorder = SocraticMlflowCallback(evaluator, tracker, {"reference_style": corpus.reference_style})
+    trainer = Trainer(
+        model=prepared.model,
+        args=training_arguments(config, prepared.output.checkpoints),
+        train_dataset=_dataset(corpus.train_encoded),
+        eval_dataset=_dataset(corpus.held_out_encoded),
+        processing_class=chat.tokenizer,
+        data_collator=DataCollatorForSeq2Seq(chat.tokenizer, label_pad_token_id=IGNORED),
+        compute_metrics=teacher_forced_style(chat),
+        preprocess_logits_for_metrics=most_likely,
+        callbacks=[recorder, EvaluateAtTheEnd(), ProgressLines()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=prepared.output.newest_checkpoint())
+    return _save_best(trainer, prepared.output, recorder)
+
+
+def training_arguments(config: Config, folder: Path) -> TrainingArguments:
+    """The configuration in transformers' words."""
+    part, on_cpu = config.training, device().type == "cpu"
+    dtype = config.quantization.bnb_4bit_compute_dtype
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=part.epochs,
+        max_steps=part.max_steps or -1,
+        learning_rate=part.learning_rate,
+        weight_decay=part.weight_decay,
+        warmup_steps=part.warmup_ratio,
+        lr_scheduler_type=part.lr_scheduler_type,
+        per_device_train_batch_size=part.batch_size,
+        per_device_eval_batch_size=part.eval_batch_size,
+        gradient_accumulation_steps=part.gradient_accumulation_steps,
+        gradient_checkpointing=part.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if part.gradient_checkpointing else None,
+        max_grad_norm=part.max_grad_norm,
+        optim=part.optim,
+        eval_strategy="steps",
+        eval_steps=part.eval_steps,
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=part.eval_steps,
+        save_total_limit=part.save_total_limit,
+        load_best_model_at_end=True,
+        metric_for_best_model=BEST_METRIC,
+        greater_is_better=True,
+        logging_strategy="steps",
+        logging_steps=1,
+        include_num_input_tokens_seen="non_padding",
+        # Dialogues of like length share a batch, so that little of it is padding.
+        train_sampling_strategy="group_by_length",
+        dataloader_num_workers=part.dataloader_num_workers,
+        dataloader_pin_memory=part.dataloader_pin_memory and not on_cpu,
+        torch_empty_cache_steps=part.empty_cache_steps or None,
+        bf16=not on_cpu and dtype == "bfloat16",
+        fp16=not on_cpu and dtype == "float16",
+        use_cpu=on_cpu,
+        seed=part.seed,
+        data_seed=part.seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def most_likely(logits: Any, labels: Any) -> Any:
+    """Logits of shape (batch, length, vocabulary) -> token ids (batch, length): evaluation keeps no logits."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
+
+
+def teacher_forced_style(chat: ChatFormat) -> Any:
+    """compute_metrics: the style of the reply tokens that the model predicts when it is shown the true ones before each."""
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        ids, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        # The logits at position i predict token i + 1.
+        rows = zip(ids[:, :-1], labels[:, 1:] != IGNORED, strict=True)
+        return {"teacher_forced_style": mean([socratic_style(chat.text(row[mask])) for row, mask in rows])}
+
+    return compute
+
+
+class EvaluateAtTheEnd(TrainerCallback):
+    """Evaluate (and so consider for the best) the last step too, wherever `eval_steps` falls."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask for an evaluation and a checkpoint at the last step."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control
+
+
+def environment_params(preset_requested: str) -> dict[str, str]:
+    """Library versions, git commit, device and the preset that was asked for, as params."""
+    import torch
+
+    libraries = ("mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
+    place = device()
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
+    return {f"environment.{library}": version(library) for library in libraries} | {
+        "environment.socratic_mlflow": version("socratic-mlflow"),
+        "environment.device": name,
+        "environment.git_commit": _git_commit(),
+        "run.preset_requested": preset_requested,
+    }
+
+
+def _git_commit() -> str:
+    """The commit of the source folder, or 'unknown' where it is no checkout or there is no git."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _dataset(encoded: list[Encoded]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [tokens.input_ids for tokens in encoded], "labels": [tokens.labels for tokens in encoded]}
+    )
+
+
+def _save_best(trainer: Trainer, output: OutputDir, recorder: SocraticMlflowCallback) -> Best:
+    step = int(trainer.state.best_global_step or trainer.state.global_step)
+    trainer.model.save_pretrained(output.best_adapter)
+    history = {name: dict(points) for name, points in recorder.history.items()}
+    return Best(
+        adapter=output.best_adapter,
+        step=step,
+        style=history["eval/socratic_style"][step],
+        loss=history["eval/loss"][step],
+    )
