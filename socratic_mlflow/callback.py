@@ -53,6 +53,12 @@ class SocraticMlflowCallback(TrainerCallback):
         """Find the run to write to; on resume, take up the history where the checkpoint left it."""
         self._started = self._clock = time.monotonic()
         self._tokens = state.num_input_tokens_seen
+        if args.include_num_input_tokens_seen == "no":
+            # The Trainer counts tokens only where it is asked to, and without a count there is no speed to log.
+            args.include_num_input_tokens_seen = "non_padding"
+        if self._opened_run:
+            # The run of an earlier training with this callback has ended.
+            self.tracker = None
         if self.tracker is None and state.is_world_process_zero:
             import mlflow
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from socratic_mlflow import __version__
 from socratic_mlflow.config import allowed
 from socratic_mlflow.options import by_name, options, unknown_name
+from socratic_mlflow.presets import PRESETS
 
 _EXAMPLES = """examples:
   socratic-mlflow train                                    auto preset, bundled dialogues
@@ -46,9 +47,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{train,check-data}", parser_class=_Parser)
-    train = commands.add_parser("train", help="fine-tune, log to MLflow, register the best adapter", allow_abbrev=False)
-    check = commands.add_parser("check-data", help="list every dialogue of a file that would not be used, and why",
-                                allow_abbrev=False)  # fmt: skip
+    train = commands.add_parser(
+        "train",
+        help="fine-tune, log to MLflow, register the best adapter",
+        usage="socratic-mlflow train [--config FILE] [--FIELD VALUE ...]",
+        description="Every field takes a value; what it is without one stands in [brackets], presets' own values too.",
+        allow_abbrev=False,
+    )
+    check = commands.add_parser(
+        "check-data",
+        help="list every dialogue of a file that would not be used, and why",
+        usage="socratic-mlflow check-data FILE [--config FILE] [--FIELD VALUE ...]",
+        description="max_length and base_model, whose tokenizer measures the length, matter here; other fields do not.",
+        allow_abbrev=False,
+    )
     check.add_argument("file", help="JSON list or JSONL of dialogues, .gz too; 'bundled' for those that ship here")
     for command in (train, check):
         command.add_argument("--config", metavar="FILE", help="YAML file of fields; flags take precedence over it")
@@ -63,7 +75,9 @@ def _add_fields(command: argparse.ArgumentParser) -> None:
         group = groups.setdefault(section, None) or command.add_argument_group(section)
         groups[section] = group
         limits = f" ({allowed(option.spec)})" if allowed(option.spec) else ""
-        text = f"{option.spec.metadata['help']}{limits} [{option.spec.default}]".replace("%", "%%")
+        other = {name: changes[option.key] for name, changes in PRESETS.items() if option.key in changes}
+        default = "; ".join([str(option.spec.default), *(f"{name}: {value}" for name, value in other.items())])
+        text = f"{option.spec.metadata['help']}{limits} [{default}]".replace("%", "%%")
         names = dict.fromkeys((f"--{option.flag}", f"--{option.key}"))
         group.add_argument(*names, dest=option.key, metavar=option.type.__name__.upper(), help=text)
 

@@ -29,7 +29,7 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
 
     from socratic_mlflow.output_dir import locate
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import open_run, point_to, without_credentials
+    from socratic_mlflow.tracking import check_store, open_run, point_to, without_credentials
     from socratic_mlflow.trainer import environment_params, prepare
     from socratic_mlflow.trainer import train as run_training
 
@@ -40,12 +40,14 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     output = locate(config, store)
     output.check(config, store)
     state = output.state()
+    check_store()
     if "model" in state:
         say(f"This training has finished already: {state['model']} (run {state['run_id']}, files in {output.folder}).")
         say("To train anew, change a field (seed, say) or give another output_dir.")
         point_to(state["run_id"])
         return 0
     say(f"preset {config.run.preset}{' (chosen by auto)' if requested == 'auto' else ''}")
+    say(f"loading {config.model.base_model} ...")
     prepared = prepare(config, output)
     _introduce(prepared, say)
     signal.signal(signal.SIGTERM, _terminated)
@@ -91,6 +93,7 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
 
 def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
     """Register the best adapter, and tell the run which version it became."""
+    from socratic_mlflow.model import base_revision
     from socratic_mlflow.registry import Candidate, ChampionStyle, as_tags, register
 
     corpus = prepared.corpus
@@ -100,6 +103,7 @@ def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
         step=best.step,
         style=best.style,
         loss=best.loss,
+        base_revision=base_revision(prepared.config.model, prepared.model),
         data_digest=corpus.digest,
         questions_digest=corpus.questions_digest,
     )

@@ -203,6 +203,14 @@ class RegistryConfig(_Section):
         choices=("if_better", "always", "never"),
     )
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that the registry would refuse only after the training."""
+        super().__post_init__()
+        if any(char in self.registered_model_name for char in "/:"):
+            raise ValueError(
+                f"registry.registered_model_name is {self.registered_model_name!r}; allowed: no '/' and no ':'"
+            )
+
 
 @dataclass(frozen=True)
 class Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,11 @@ def base_location(base_model: str) -> str:
     return base_model
 
 
-def base_digest(base_model: str) -> str:
-    """SHA-256 over the safetensors of a local base, in hexadecimal; empty for a Hub model (its revision tells)."""
-    folder = Path(base_location(base_model))
+def base_revision(model: ModelConfig, base: Any) -> str:
+    """The commit of a Hub base, or the SHA-256 over the safetensors of a local one, in hexadecimal."""
+    folder = Path(base_location(model.base_model))
     if not folder.is_dir():
-        return ""
+        return str(getattr(base.config, "_commit_hash", None) or model.revision)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -87,6 +88,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
 def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
     """The frozen base on `device()`, quantized as `quantization` says; ValueError (one line) where it cannot be had."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     dtype = getattr(torch, quantization.bnb_4bit_compute_dtype)
@@ -108,7 +110,7 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             attn_implementation=model.attn_implementation,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _cannot_load(model, error) from None
     _keep_trainable(base)
     return base
@@ -174,18 +176,26 @@ def attach_adapter(base: Any, config: Config) -> Any:
 
 def load_adapter(base: Any, folder: str) -> Any:
     """`base` with the adapter of `folder`, for inference; ValueError where the adapter's shapes do not fit the base."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
 
-    if not (Path(folder) / "adapter_model.safetensors").is_file():
+    weights = Path(folder) / "adapter_model.safetensors"
+    if not weights.is_file():
         raise ValueError(f"{folder}: holds no adapter_model.safetensors; give the folder of a LoRA adapter")
     try:
-        return PeftModel.from_pretrained(base, folder).eval()
+        model = PeftModel.from_pretrained(base, folder).eval()
     except (RuntimeError, ValueError) as error:
-        name = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path", "another base")
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(
-            f"{folder}: this adapter does not fit the base {base.name_or_path}; it was trained on {name} ({first})"
-        ) from None
+        raise _misfit(base, folder, str(error).strip().splitlines()[-1].strip()) from None
+    # peft takes an adapter for more or for fewer layers with no more than a warning.
+    with safe_open(weights, "pt") as stored:
+        if set(stored.keys()) != set(get_peft_model_state_dict(model, save_embedding_layers=False)):
+            raise _misfit(base, folder, "the two have other layers")
+    return model
+
+
+def _misfit(base: Any, folder: str, why: str) -> ValueError:
+    name = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path", "another base")
+    return ValueError(f"{folder}: this adapter does not fit the base {base.name_or_path}; it was trained on {name} ({why})")
 
 
 def _source(model: ModelConfig) -> dict[str, Any]:
@@ -197,13 +207,13 @@ def _source(model: ModelConfig) -> dict[str, Any]:
 
 def _cannot_load(model: ModelConfig, error: Exception) -> ValueError:
     text = " ".join(str(error).split())
-    if "gated" in text.lower() or "401" in text or "403" in text:
+    if Path(model.base_model).is_dir() or model.base_model == EMBEDDED_BASE:
+        why = text[:300]
+    elif re.search(r"gated|40[13] Client Error", text, re.IGNORECASE):
         why = (
             f"the model is gated; accept its licence at huggingface.co/{model.base_model} and log in with "
             "'hf auth login' (or set HF_TOKEN)"
         )
-    elif Path(model.base_model).is_dir() or model.base_model == EMBEDDED_BASE:
-        why = text[:300]
     else:
         why = (
             "it can neither be downloaded nor found in the local cache; check the name and the network, and for a gated "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,8 @@ def _draw(axes: Axes, history: History, lines: Mapping[str, str]) -> None:
             steps, values, label=label, linewidth=1.5, linestyle="--" if level else "-",
             marker="o" if len(points) < 40 and not level else None, markersize=4,
         )  # fmt: skip
-    highest = max((value for name in lines for _, value in history.get(name, ())), default=0.0)
+    # A training that diverged has no finite highest loss, and still gets its picture.
+    highest = max((value for name in lines for _, value in history.get(name, ()) if math.isfinite(value)), default=0.0)
     axes.set_ylim(0, 1.08 * highest or 1.0)
     if axes.has_data():
         axes.legend(fontsize="small")

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from socratic_mlflow.config import Config
-from socratic_mlflow.model import base_digest, base_location
+from socratic_mlflow.model import base_location
 
 PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best adapter of a run: its folder, the step it comes from, and its scores on `questions_digest`."""
+    """The best adapter of a run: its folder, the step it comes from, and its scores on `questions_digest`.
+
+    `base_revision` is the commit of a Hub base, or the SHA-256 of a local one.
+    """
 
     adapter: Path
     run_id: str
     step: int
     style: float
     loss: float
+    base_revision: str
     data_digest: str
     questions_digest: str
 
@@ -53,7 +57,7 @@ def register(candidate: Candidate, config: Config, champion_style: ChampionStyle
     tags = {
         "run_id": candidate.run_id,
         "base_model": config.model.base_model,
-        "base_revision": base_digest(config.model.base_model) or config.model.revision,
+        "base_revision": candidate.base_revision,
         "data_digest": candidate.data_digest,
         "questions_digest": candidate.questions_digest,
         "step": candidate.step,
@@ -161,7 +165,7 @@ def _log_model(candidate: Candidate, config: Config) -> str:
             python_model=str(PACKAGE / "serving_model.py"),
             code_paths=[str(code)],
             artifacts=artifacts,
-            model_config=serving_settings(config),
+            model_config=serving_settings(config, candidate.base_revision),
             input_example=INPUT_EXAMPLE,
             pip_requirements=requirements(),
             step=candidate.step,

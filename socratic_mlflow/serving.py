@@ -19,14 +19,15 @@ INPUT_EXAMPLE = [[{"role": "user", "content": "正義とは何でしょうか？
 _ROLES = ("user", "model", "assistant")
 
 
-def serving_settings(config: Config) -> dict[str, Any]:
-    """What of a training's configuration its model needs to answer, as dotted keys."""
+def serving_settings(config: Config, base_revision: str) -> dict[str, Any]:
+    """What of a training's configuration its model needs to answer, as dotted keys; the base at just that revision."""
     keys = {
-        "model": ("base_model", "revision", "attn_implementation", "trust_remote_code"),
+        "model": ("base_model", "attn_implementation", "trust_remote_code"),
         "quantization": ("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
         "evaluation": ("max_new_tokens", "generation_batch_size"),
     }
-    return {f"{part}.{key}": getattr(getattr(config, part), key) for part, names in keys.items() for key in names}
+    settings = {f"{part}.{key}": getattr(getattr(config, part), key) for part, names in keys.items() for key in names}
+    return settings | {"model.revision": base_revision}
 
 
 def conversations(model_input: Any) -> list[list[Message]]:

@@ -6,7 +6,7 @@ that generation would produce after the prompt, and the mask's boundaries are ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,10 @@ class ChatFormat:
     """A tokenizer's chat template, with 'model' and 'assistant' both understood. ValueError if it has no template."""
 
     def __init__(self, tokenizer: Any) -> None:
+        self._name = getattr(tokenizer, "name_or_path", "") or "this base model"
         if not getattr(tokenizer, "chat_template", None):
-            name = getattr(tokenizer, "name_or_path", "") or "this base model"
             raise ValueError(
-                f"{name}: its tokenizer has no chat template; choose an instruction-tuned (chat) model as base_model"
+                f"{self._name}: its tokenizer has no chat template; choose an instruction-tuned (chat) model as base_model"
             )
         self.tokenizer = tokenizer
         self._markers = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
@@ -38,31 +38,35 @@ class ChatFormat:
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
         """A whole dialogue (ending with a reply) as ids and labels."""
-        messages = [self._plain(message) for message in messages]
         ids: list[int] = []
         labels: list[int] = []
-        done = ""
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            prompt = self._render(messages[:number], add_generation_prompt=True)
-            whole = self._render(messages[: number + 1], add_generation_prompt=False)
-            if not (prompt.startswith(done) and whole.startswith(prompt)):
-                raise ValueError(
-                    f"{self.tokenizer.name_or_path}: its chat template rewrites earlier turns, so replies cannot be "
-                    "told from prompts; choose another base_model"
-                )
-            asked, said = self._ids(prompt[len(done) :]), self._ids(whole[len(prompt) :])
+        for asked, said in self._pieces(messages):
             spoken = self._reply_length(said)
             ids += asked + said
             labels += [IGNORED] * len(asked) + said[:spoken] + [IGNORED] * (len(said) - spoken)
-            done = whole
         return Encoded(ids, labels)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids after which the model's reply to the last message is generated."""
-        text = self._render([self._plain(message) for message in messages], add_generation_prompt=True)
-        return self._ids(text)
+        """The ids after which the model's reply to the last message (a user's) is generated: those of training."""
+        return [token for asked, said in self._pieces(messages) for token in asked + said]
+
+    def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[list[int], list[int]]]:
+        """(prompt, reply) of each reply as ids; where the last message is a user's, its reply is empty."""
+        plain = [self._plain(message) for message in messages]
+        replies = [number for number, message in enumerate(plain) if message["role"] == "assistant"]
+        if plain[-1]["role"] == "user":
+            replies.append(len(plain))
+        done = ""
+        for number in replies:
+            prompt = self._render(plain[:number], add_generation_prompt=True)
+            whole = self._render(plain[: number + 1], add_generation_prompt=False) if number < len(plain) else prompt
+            if not (prompt.startswith(done) and whole.startswith(prompt)):
+                raise ValueError(
+                    f"{self._name}: its chat template rewrites earlier turns, so replies cannot be "
+                    "told from prompts; choose another base_model"
+                )
+            yield self._ids(prompt[len(done) :]), self._ids(whole[len(prompt) :])
+            done = whole
 
     def text(self, ids: Sequence[int]) -> str:
         """The reply that generated `ids` spell, without markers and padding."""

@@ -83,6 +83,18 @@ class Tracker:
         return str(dataset.digest)
 
 
+def check_store() -> None:
+    """Raise ValueError (one line, with MLflow's own reason) where the tracking store cannot be used."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.MlflowClient().search_experiments(max_results=1)
+    except MlflowException as error:
+        uri = without_credentials(mlflow.get_tracking_uri())
+        raise ValueError(f"MLflow's tracking store {uri} cannot be used: {error}") from None
+
+
 @contextmanager
 def open_run(run_id: str | None = None) -> Iterator[Tracker]:
     """The run `run_id`, else the one that `mlflow run` made for this process, else a new one; ended on the way out.
@@ -96,6 +108,9 @@ def open_run(run_id: str | None = None) -> Iterator[Tracker]:
         point_to(run_id)
     run = mlflow.start_run(run_id=run_id or made_for_us)
     tracker = Tracker(run.info.run_id)
+    if "error" in run.data.tags:
+        # It tells how an earlier start ended; this one goes on from there.
+        mlflow.delete_tag("error")
     try:
         yield tracker
     except BaseException as error:

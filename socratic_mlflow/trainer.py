@@ -25,6 +25,7 @@ from transformers import (
     set_seed,
 )
 
+from socratic_mlflow import __version__
 from socratic_mlflow.callback import SocraticMlflowCallback
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
@@ -179,7 +180,7 @@ def environment_params(preset_requested: str) -> dict[str, str]:
     place = device()
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"
     return {f"environment.{library}": version(library) for library in libraries} | {
-        "environment.socratic_mlflow": version("socratic-mlflow"),
+        "environment.socratic_mlflow": __version__,
         "environment.device": name,
         "environment.git_commit": _git_commit(),
         "run.preset_requested": preset_requested,
