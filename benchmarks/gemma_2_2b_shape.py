@@ -1,6 +1,6 @@
 """Train a model of Gemma-2-2B's shape with random weights through the same code as the real one, without its licence.
 
-    python benchmarks/gemma_2_2b_shape.py                    # the full shape; needs a GPU with about 16 GiB
+    python benchmarks/gemma_2_2b_shape.py                    # the full shape, on a GPU (not measured yet)
     python benchmarks/gemma_2_2b_shape.py --layers 2 --vocab_size 8192 --steps 2     # anywhere
 
 It says nothing about style: what it shows is that NF4, LoRA, checkpointing, evaluation, logging and the registry work at

@@ -1,6 +1,6 @@
 """Build the small Gemma-2 chat model that ships in socratic_mlflow/base, from nothing but text in this repository.
 
-    python embedded_base/build.py                        # about an hour on two cores; writes socratic_mlflow/base
+    python embedded_base/build.py                # a quarter of an hour on two cores; writes socratic_mlflow/base
     python embedded_base/build.py --epochs 1 --out /tmp/base
 
 It learns plain, polite Japanese: conversations.jsonl as it stands, and the bundled Socratic dialogues with the roles
@@ -34,8 +34,6 @@ VOCAB_SIZE = 4096
 BATCH_TOKENS = 2048
 KEPT_BACK = 48  # conversations that only measure
 WARMUP = 0.05
-RECUT = 0.12  # share of tokens that are cut in two
-RECUT_EPOCHS = 0.7  # share of the epochs in which they are
 SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
 # Gemma's turn format: roles user and model, no system turn.
@@ -136,29 +134,6 @@ def loss_of(model: Gemma2ForCausalLM, batch: list[list[int]]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1))
 
 
-def recut(rows: list[list[int]], tokenizer: PreTrainedTokenizerFast, order: random.Random) -> list[list[int]]:
-    """The same texts with some tokens cut in two at random, differently at every call.
-
-    After BPE-dropout (Provilkov et al. 2020, arXiv:1910.13267), which the tokenizers library offers without a seed: on so
-    little text it keeps the model from learning texts by heart for some epochs longer.
-    """
-    vocabulary = tokenizer.get_vocab()
-    pieces = {number: piece for piece, number in vocabulary.items() if not piece.startswith("<") and len(piece) > 1}
-    cut_rows = []
-    for row in rows:
-        cut_row: list[int] = []
-        for token in row:
-            piece = pieces.get(token)
-            parts = [token]
-            if piece and order.random() < RECUT:
-                place = order.randrange(1, len(piece))
-                halves = [vocabulary.get(piece[:place]), vocabulary.get(piece[place:])]
-                parts = halves if None not in halves else parts
-            cut_row += parts
-        cut_rows.append(cut_row)
-    return cut_rows
-
-
 def train(model: Gemma2ForCausalLM, chat: ChatFormat, talks: list[list[Message]], epochs: int, rate: float) -> None:
     """AdamW with warm-up and cosine decay; a line an epoch with the loss on what it learns and on what is kept back."""
     order = random.Random(0)
@@ -167,9 +142,7 @@ def train(model: Gemma2ForCausalLM, chat: ChatFormat, talks: list[list[Message]]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.95), fused=True)
     started = time.monotonic()
     for epoch in range(epochs):
-        # The last part sees each text as it will be generated.
-        recutting = epoch < RECUT_EPOCHS * epochs
-        todo = batches(recut(rows, chat.tokenizer, order) if recutting else rows, order)
+        todo = batches(rows, order)
         losses = []
         for number, batch in enumerate(todo):
             progress = (epoch + (number + 1) / len(todo)) / epochs
@@ -190,7 +163,7 @@ def train(model: Gemma2ForCausalLM, chat: ChatFormat, talks: list[list[Message]]
 def main() -> None:
     """Tokenizer, training, and the files of a transformers model folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--out", type=Path, default=BASE)
     args = parser.parse_args()

@@ -8,8 +8,10 @@ in `on_evaluate`, `summary/...` in `on_train_end`. The step of every metric is t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -22,6 +24,8 @@ from socratic_mlflow.tracking import Tracker
 Evaluator = Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]]
 
 # The Trainer's own names for what is logged as train/NAME at every step.
+# Characters that MLflow refuses in the name of a metric.
+_REFUSED = re.compile(r"[^-/\w. ]")
 _SPEEDS = ("_runtime", "_per_second", "_time")
 _TRAIN_METRICS = ("loss", "grad_norm", "learning_rate", "epoch")
 
@@ -57,8 +61,7 @@ class SocraticMlflowCallback(TrainerCallback):
             # The Trainer counts tokens only where it is asked to, and without a count there is no speed to log.
             args.include_num_input_tokens_seen = "non_padding"
         if self._opened_run:
-            # The run of an earlier training with this callback has ended.
-            self.tracker = None
+            self._leave_own_run()
         if self.tracker is None and state.is_world_process_zero:
             import mlflow
 
@@ -136,6 +139,15 @@ class SocraticMlflowCallback(TrainerCallback):
 
             mlflow.end_run()
 
+    def _leave_own_run(self) -> None:
+        """Forget the run that an earlier training with this callback opened; one that raised has left it open."""
+        import mlflow
+
+        active = mlflow.active_run()
+        if active and self.tracker and active.info.run_id == self.tracker.run_id:
+            mlflow.end_run("FAILED")
+        self.tracker = None
+
     def _speed(self, state: TrainerState) -> dict[str, float]:
         """{'train/tokens_per_s'} since the last call, where the Trainer counts tokens (include_num_input_tokens_seen)."""
         now, tokens = time.monotonic(), state.num_input_tokens_seen
@@ -161,15 +173,16 @@ def _train_metrics(logs: dict[str, float]) -> dict[str, float]:
     """The Trainer's log of one step under this project's names; empty for its other logs."""
     if "loss" not in logs:
         return {}
-    return {f"train/{name}": float(logs[name]) for name in _TRAIN_METRICS if name in logs}
+    return {f"train/{name}": float(logs[name]) for name in _TRAIN_METRICS if isinstance(logs.get(name), Real)}
 
 
 def _eval_metrics(metrics: dict[str, float]) -> dict[str, float]:
     """The Trainer's `eval_NAME` as `eval/NAME`, without its speeds: they leave the generation out."""
     return {
-        f"eval/{name[5:]}": float(value)
+        # compute_metrics of other people's may give what is no number.
+        f"eval/{_REFUSED.sub('_', name[5:])}": float(value)
         for name, value in metrics.items()
-        if name.startswith("eval_") and not name.endswith(_SPEEDS)
+        if name.startswith("eval_") and not name.endswith(_SPEEDS) and isinstance(value, Real)
     }
 
 

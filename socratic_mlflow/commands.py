@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.config import Config
-from socratic_mlflow.dialogues import read_dialogues, skip_counts
+from socratic_mlflow.dialogues import read_dialogues, read_questions, scan_dialogues, skip_counts
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
+from socratic_mlflow.presets import EMBEDDED
 from socratic_mlflow.quiet import quiet, quiet_transformers
 
 if TYPE_CHECKING:
+    from socratic_mlflow.output_dir import OutputDir
     from socratic_mlflow.registry import Version
     from socratic_mlflow.tracking import Tracker
     from socratic_mlflow.trainer import Best, Prepared
@@ -22,40 +26,74 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     quiet()
     from socratic_mlflow.model import cuda_available, resolve_dtype
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "started as several processes (WORLD_SIZE above 1); one process trains, start it without a launcher"
+        )
     config = build_config(given, yaml_path, cuda_available)
     # What can be checked without torch is checked before it is loaded.
-    read_dialogues(config.data.path)
+    digests = _digests(config)
     import mlflow
 
     from socratic_mlflow.output_dir import locate
+    from socratic_mlflow.tracking import check_store, without_credentials
+
+    quiet_transformers()
+    store = without_credentials(mlflow.get_tracking_uri())
+    config = resolve_dtype(config)
+    output = locate(config, store, digests)
+    output.check(config, store, digests)
+    state = output.state()
+    check_store(state.get("run_id"))
+    if "model" in state:
+        return _finished_already(state, output)
+    return _run(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+
+
+def _digests(config: Config) -> dict[str, str]:
+    """The contents of the data, by which a training is known again; ValueError (one line) where they are unusable."""
+    digests = {"data_digest": read_dialogues(config.data.path).digest}
+    if config.evaluation.questions != "heldout":
+        digests["questions_digest"] = read_questions(config.evaluation.questions)[1]
+    return digests
+
+
+def _finished_already(state: Mapping[str, str], output: OutputDir) -> int:
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import check_store, open_run, point_to, without_credentials
+    from socratic_mlflow.registry import exists
+    from socratic_mlflow.tracking import point_to
+
+    if not exists(state["model"]):
+        raise ValueError(
+            f"{output.folder} holds a finished training, but its {state['model']} is no longer in the registry; "
+            "choose another output_dir to train anew"
+        )
+    say(f"This training has finished already: {state['model']} (run {state['run_id']}, files in {output.folder}).")
+    say("To train anew, change a field (seed, say) or give another output_dir.")
+    point_to(state["run_id"])
+    return 0
+
+
+def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
+    from socratic_mlflow.progress import say
+    from socratic_mlflow.tracking import open_run
     from socratic_mlflow.trainer import environment_params, prepare
     from socratic_mlflow.trainer import train as run_training
 
-    quiet_transformers()
-    requested = _requested_preset(given, yaml_path)
-    store = without_credentials(mlflow.get_tracking_uri())
-    config = resolve_dtype(config)
-    output = locate(config, store)
-    output.check(config, store)
-    state = output.state()
-    check_store()
-    if "model" in state:
-        say(f"This training has finished already: {state['model']} (run {state['run_id']}, files in {output.folder}).")
-        say("To train anew, change a field (seed, say) or give another output_dir.")
-        point_to(state["run_id"])
-        return 0
     say(f"preset {config.run.preset}{' (chosen by auto)' if requested == 'auto' else ''}")
     say(f"loading {config.model.base_model} ...")
     prepared = prepare(config, output)
     _introduce(prepared, say)
     signal.signal(signal.SIGTERM, _terminated)
-    with open_run(state.get("run_id")) as tracker:
-        output.record(config, run_id=tracker.run_id, tracking_uri=store)
-        log_configuration(prepared, tracker, environment_params(requested))
-        best = run_training(prepared, tracker)
-        version = publish(prepared, best, tracker)
+    with open_run(output.state().get("run_id")) as tracker:
+        output.record(config, run_id=tracker.run_id, **known)
+        try:
+            log_configuration(prepared, tracker, environment_params(requested))
+            best = run_training(prepared, tracker)
+            version = publish(prepared, best, tracker)
+        except ValueError as error:
+            # From here on it is no mistake in the command line: the traceback tells more than one line.
+            raise RuntimeError("the training failed") from error
         output.record(config, model=f"models:/{version.name}/{version.version}")
     _conclude(prepared, best, version, tracker.run_id, say)
     return 0
@@ -68,17 +106,15 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
     tracker.log_text(to_yaml(config), "config.yaml")
     tracker.set_tags(
         {
-            "mlflow.note.content": _description(config, len(corpus.train), len(corpus.held_out)),
+            "mlflow.note.content": _description(prepared, f"models:/{config.registry.registered_model_name}/Production"),
             "preset": config.run.preset,
             "base_model": config.model.base_model,
         }
     )
     for name, context, part in (("train", "training", corpus.train), ("held_out", "evaluation", corpus.held_out)):
         rows = [
-            {"place": dialogue.place, "user": dialogue.messages[0]["content"], "model": dialogue.messages[1]["content"],
-             "messages": len(dialogue.messages)}
-            for dialogue in part
-        ]  # fmt: skip
+            {"place": dialogue.place, "messages": json.dumps(dialogue.messages, ensure_ascii=False)} for dialogue in part
+        ]
         tracker.log_dataset(rows, f"dialogues_{name}", context, config.data.path)
     tracker.log_dataset(
         [{"question": question} for question in corpus.questions],
@@ -103,12 +139,13 @@ def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
         step=best.step,
         style=best.style,
         loss=best.loss,
-        base_revision=base_revision(prepared.config.model, prepared.model),
+        base_revision=base_revision(prepared.config.model),
         data_digest=corpus.digest,
         questions_digest=corpus.questions_digest,
     )
     version = register(candidate, prepared.config, ChampionStyle(lambda uri: measure(uri, corpus.questions)))
-    tracker.set_tags(as_tags(version))
+    note = _description(prepared, f"models:/{version.name}/{version.version}")
+    tracker.set_tags({**as_tags(version), "mlflow.note.content": note})
     log_before_and_after(tracker, best.step)
     return version
 
@@ -143,12 +180,12 @@ def measure(uri: str, questions: list[str]) -> float:
 
 
 def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> int:
-    """Print each dialogue of `file` that a training would not use, with its place and reason; returns the exit code."""
+    """Print each dialogue of `file` that a training would not use, with place and reason; ValueError if it uses none."""
     quiet()
     from socratic_mlflow.model import cuda_available, load_tokenizer
 
     config = build_config(dict(given) | {"data.path": file}, yaml_path, cuda_available)
-    found = read_dialogues(file)
+    found = scan_dialogues(file)
     quiet_transformers()
     from socratic_mlflow.tokens import ChatFormat, encode_dialogues
 
@@ -158,8 +195,10 @@ def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> in
     for skip in skipped:
         print(f"{file}: {skip.place}: {skip.reason}: {skip.detail}")
     counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(skipped).items())
+    if not used:
+        raise ValueError(f"{file}: no usable dialogue ({counts or 'the file is empty'})")
     print(f"{file}: {len(used)} dialogues usable, {len(skipped)} not" + (f" ({counts})" if counts else ""))
-    return 0 if used else 2
+    return 0
 
 
 def _requested_preset(given: Mapping[str, Any], yaml_path: str | None) -> str:
@@ -177,17 +216,23 @@ def _introduce(prepared: Prepared, say: Any) -> None:
         counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(corpus.skipped).items())
         say(f"       {len(corpus.skipped)} not used ({counts}); 'socratic-mlflow check-data {config.data.path}' lists them")
     say(f"judge  {len(corpus.questions)} opening questions; held-out replies themselves score {corpus.reference_style:.3f}")
+    if prepared.chat.rewrites_history:
+        say("chat   this base's chat template rewrites earlier turns, so only the last reply of each dialogue is learned")
+    if config.run.preset == EMBEDDED and config.model.base_model != EMBEDDED:
+        say("note   the preset's hyper-parameters suit a model of a few million parameters; see 'train --help' for others")
     checkpoint = prepared.output.newest_checkpoint()
     say(f"files  {prepared.output.folder}" + (f", going on from {checkpoint}" if checkpoint else ""))
 
 
-def _description(config: Config, train: int, held_out: int) -> str:
-    name = config.registry.registered_model_name
+def _description(prepared: Prepared, uri: str) -> str:
+    """The run's description in Markdown: what is trained on what, and how to load it."""
+    config, corpus = prepared.config, prepared.corpus
     return (
-        f"QLoRA of `{config.model.base_model}` on `{config.data.path}` ({train} dialogues, {held_out} held out), "
-        f"{config.training.epochs} epochs, learning rate {config.training.learning_rate:g}, rank {config.lora.r}. "
+        f"QLoRA of `{config.model.base_model}` on `{config.data.path}` ({len(corpus.train)} dialogues, "
+        f"{len(corpus.held_out)} held out), {config.training.epochs} epochs, learning rate "
+        f"{config.training.learning_rate:g}, rank {config.lora.r}. "
         "The best checkpoint is chosen by the style of freely generated replies (`eval/socratic_style`).\n\n"
-        f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('models:/{name}/Production')\n"
+        f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('{uri}')\n"
         "print(model.predict('正義とは何でしょうか？'))\n```"
     )
 

@@ -16,13 +16,15 @@ from socratic_mlflow.tokens import ChatFormat, Encoded, encode_dialogues
 class Corpus:
     """Everything that a training learns from and is judged by.
 
-    `reference_style` is the mean style of the held-out dialogues' own replies: what there is to reach.
+    `not_evaluated` counts held-out dialogues beyond `max_samples`, which serve nothing. `reference_style` is the mean style
+    of the held-out dialogues' own replies: what there is to reach.
     """
 
     train: list[Dialogue]
     held_out: list[Dialogue]
     train_encoded: list[Encoded]
     held_out_encoded: list[Encoded]
+    not_evaluated: int
     skipped: list[Skip]
     digest: str
     questions: list[str]
@@ -36,6 +38,7 @@ class Corpus:
             "data.digest": self.digest,
             "data.train_dialogues": len(self.train),
             "data.held_out_dialogues": len(self.held_out),
+            "data.held_out_not_evaluated": self.not_evaluated,
             "data.skipped": len(self.skipped),
             "data.train_tokens": sum(len(dialogue.input_ids) for dialogue in self.train_encoded),
             "evaluation.questions_digest": self.questions_digest,
@@ -54,7 +57,7 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
         )
     train, held_out = split(used, config.data.test_size, config.training.seed)
     by_place = {dialogue.place: tokens for dialogue, tokens in zip(used, encoded, strict=True)}
-    held_out = evenly(held_out, config.evaluation.max_samples)
+    all_held_out, held_out = held_out, evenly(held_out, config.evaluation.max_samples)
     questions = pick_questions(config, held_out)
     replies = [message["content"] for dialogue in held_out for message in dialogue.messages if message["role"] == "model"]
     return Corpus(
@@ -62,6 +65,7 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
         held_out=held_out,
         train_encoded=[by_place[dialogue.place] for dialogue in train],
         held_out_encoded=[by_place[dialogue.place] for dialogue in held_out],
+        not_evaluated=len(all_held_out) - len(held_out),
         skipped=file.skipped + too_long,
         digest=file.digest,
         questions=questions,

@@ -91,7 +91,16 @@ def read_text(path: Path) -> tuple[str, str]:
 
 
 def read_dialogues(path: str) -> DialogueFile:
-    """All dialogues of a JSON list or JSONL file; ValueError (one line: file and place) if nothing in it is usable."""
+    """As `scan_dialogues`, but ValueError (one line) if nothing in the file is usable."""
+    file = scan_dialogues(path)
+    if not file.dialogues:
+        counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(file.skipped).items())
+        raise ValueError(f"{path}: no usable dialogue ({counts or 'the file is empty'})")
+    return file
+
+
+def scan_dialogues(path: str) -> DialogueFile:
+    """All dialogues of a JSON list or JSONL file; ValueError (one line: file and place) if it cannot be read as that."""
     file = resolve(path, "dialogues.jsonl")
     text, digest = read_text(file)
     dialogues: list[Dialogue] = []
@@ -107,9 +116,6 @@ def read_dialogues(path: str) -> DialogueFile:
             dialogues.append(dialogue)
         except _UnusableError as why:
             skipped.append(Skip(place, why.reason, why.detail))
-    if not dialogues:
-        counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(skipped).items())
-        raise ValueError(f"{path}: no usable dialogue ({counts or 'the file is empty'})")
     return DialogueFile(path, dialogues, skipped, digest)
 
 

@@ -41,11 +41,15 @@ def base_location(base_model: str) -> str:
     return base_model
 
 
-def base_revision(model: ModelConfig, base: Any) -> str:
-    """The commit of a Hub base, or the SHA-256 over the safetensors of a local one, in hexadecimal."""
+def base_revision(model: ModelConfig) -> str:
+    """The commit of a Hub base that was loaded, or the SHA-256 over the safetensors of a local one, in hexadecimal."""
     folder = Path(base_location(model.base_model))
     if not folder.is_dir():
-        return str(getattr(base.config, "_commit_hash", None) or model.revision)
+        from huggingface_hub import try_to_load_from_cache
+
+        # The Hub's cache keeps each commit in a folder of its name.
+        cached = try_to_load_from_cache(model.base_model, "config.json", revision=model.revision)
+        return Path(cached).parent.name if isinstance(cached, str) else model.revision
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -68,7 +72,7 @@ def resolve_dtype(config: Config) -> Config:
     if not torch.cuda.is_available():
         chosen = "float32"
     else:
-        chosen = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        chosen = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return with_values(config, {"quantization.bnb_4bit_compute_dtype": chosen})
 
 
@@ -78,7 +82,7 @@ def load_tokenizer(model: ModelConfig) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(base_location(model.base_model), **_source(model))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise _cannot_load(model, error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -105,12 +109,14 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             base_location(model.base_model),
             **_source(model),
             **extra,
-            dtype=dtype,
+            # What is not quantized (embeddings, norms) stays in float32, as peft prepares it for training, so that a
+            # served adapter computes as it was evaluated; float16 would overflow in Gemma-2's residual stream.
+            dtype=torch.float32 if quantization.load_in_4bit else dtype,
             device_map={"": device()},
             attn_implementation=model.attn_implementation,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise _cannot_load(model, error) from None
     _keep_trainable(base)
     return base
@@ -207,7 +213,7 @@ def _source(model: ModelConfig) -> dict[str, Any]:
 
 def _cannot_load(model: ModelConfig, error: Exception) -> ValueError:
     text = " ".join(str(error).split())
-    if Path(model.base_model).is_dir() or model.base_model == EMBEDDED_BASE:
+    if Path(base_location(model.base_model)).is_dir() or not isinstance(error, OSError):
         why = text[:300]
     elif re.search(r"gated|40[13] Client Error", text, re.IGNORECASE):
         why = (

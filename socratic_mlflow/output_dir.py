@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.options import build_config, to_yaml
 
 # Fields that may differ between a training and its continuation.
-_MAY_CHANGE = {"run.output_dir", "run.resume", "registry.promote", "registry.registered_model_name"}
+_MAY_CHANGE = {"run.output_dir", "run.resume", "registry.promote"}
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class OutputDir:
         }
         return str(found[max(found)]) if found else None
 
-    def check(self, config: Config, tracking_uri: str) -> None:
-        """Raise ValueError (one line) where `config` cannot begin or go on in this folder."""
+    def check(self, config: Config, tracking_uri: str, digests: Mapping[str, str]) -> None:
+        """Raise ValueError (one line) where `config`, on data of these `digests`, cannot begin or go on in this folder."""
         self._check_place()
         state, resume = self.state(), config.run.resume
         if resume == "must" and not self.newest_checkpoint():
@@ -85,6 +86,12 @@ class OutputDir:
                 f"{self.folder} holds a training that is logged to {state.get('tracking_uri')}, not to {tracking_uri}; "
                 "choose another output_dir or set MLFLOW_TRACKING_URI back"
             )
+        for name, digest in digests.items():
+            if state.get(name, digest) != digest:
+                raise ValueError(
+                    f"{self.folder} holds a training on other data ({name} {state[name][:12]}, not {digest[:12]}); "
+                    "choose another output_dir"
+                )
         before = flatten(build_config({}, str(self.folder / "config.yaml")))
         for key, value in flatten(config).items():
             if key not in _MAY_CHANGE and before[key] != value:
@@ -102,13 +109,13 @@ class OutputDir:
             raise ValueError(f"output_dir {self.folder}: {nearest} is no folder that can be written to")
 
 
-def locate(config: Config, tracking_uri: str) -> OutputDir:
-    """The folder that `run.output_dir` names; 'auto' is one for each configuration and store, so that a repeated command
-    finds what it began."""
+def locate(config: Config, tracking_uri: str, digests: Mapping[str, str]) -> OutputDir:
+    """The folder that `run.output_dir` names; 'auto' is one for each configuration, store and content of the data, so that
+    a repeated command finds what it began."""
     if config.run.output_dir != "auto":
         return OutputDir(Path(config.run.output_dir))
     own = {key: value for key, value in flatten(config).items() if key not in _MAY_CHANGE}
-    text = json.dumps([own, config.registry.registered_model_name, tracking_uri], sort_keys=True)
+    text = json.dumps([own, tracking_uri, dict(digests)], sort_keys=True)
     return OutputDir(Path("outputs") / f"{config.run.preset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
 
 

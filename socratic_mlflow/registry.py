@@ -61,8 +61,8 @@ def register(candidate: Candidate, config: Config, champion_style: ChampionStyle
         "data_digest": candidate.data_digest,
         "questions_digest": candidate.questions_digest,
         "step": candidate.step,
-        "eval.socratic_style": f"{candidate.style:.6f}",
-        "eval.loss": f"{candidate.loss:.6f}",
+        "eval.socratic_style": candidate.style,
+        "eval.loss": candidate.loss,
         "promotion": why,
     }
     version = _new_version(client, name, model_id, {key: str(value) for key, value in tags.items()})
@@ -119,11 +119,28 @@ def find_champion(name: str) -> Any:
         return max(versions, key=lambda found: int(found.version), default=None)
 
 
+def exists(uri: str) -> bool:
+    """Whether the registry holds `models:/NAME/VERSION`."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    name, version = uri.removeprefix("models:/").rsplit("/", 1)
+    try:
+        MlflowClient().get_model_version(name, version)
+    except MlflowException:
+        return False
+    return True
+
+
 def _decide(candidate: Candidate, config: Config, champion_style: ChampionStyle) -> tuple[bool, str]:
     name, promote = config.registry.registered_model_name, config.registry.promote
     if promote != "if_better":
         return promote == "always", f"promote={promote}"
-    champion = champion_style(name, candidate.questions_digest)
+    try:
+        champion = champion_style(name, candidate.questions_digest)
+    except Exception as error:
+        # Whatever is wrong with the champion (its base gone or gated, say) must not cost this training its version.
+        return False, f"the champion could not be measured on these questions ({type(error).__name__}: {error})"[:500]
     if champion is None:
         return True, "there was no champion yet"
     version, style = champion
@@ -170,8 +187,9 @@ def _log_model(candidate: Candidate, config: Config) -> str:
             pip_requirements=requirements(),
             step=candidate.step,
         )
+    # Under names of their own: the run has eval/... at this step already, and metrics tied to a model go to the run too.
     mlflow.log_metrics(
-        {"eval/socratic_style": candidate.style, "eval/loss": candidate.loss},
+        {"summary/registered_style": candidate.style, "summary/registered_loss": candidate.loss},
         step=candidate.step,
         model_id=logged.model_id,
     )

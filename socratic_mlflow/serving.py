@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.pyfunc.utils import pyfunc
 
 from socratic_mlflow.config import Config, with_values
 from socratic_mlflow.dialogues import Message
@@ -27,6 +27,9 @@ def serving_settings(config: Config, base_revision: str) -> dict[str, Any]:
         "evaluation": ("max_new_tokens", "generation_batch_size"),
     }
     settings = {f"{part}.{key}": getattr(getattr(config, part), key) for part, names in keys.items() for key in names}
+    base = config.model.base_model
+    # A folder is found again from any working directory.
+    settings["model.base_model"] = str(Path(base).resolve()) if Path(base).is_dir() else base
     return settings | {"model.revision": base_revision}
 
 
@@ -109,8 +112,8 @@ class SocraticModel(PythonModel):
     """Base (quantized as in training) + adapter. `predict` gives one reply (str) for each conversation."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load base and adapter; ValueError where the adapter does not fit the base."""
-        from socratic_mlflow.model import load_adapter, load_base, load_tokenizer, resolve_dtype
+        """Load base and adapter; ValueError where the adapter does not fit the base, or the base is not the one it had."""
+        from socratic_mlflow.model import base_revision, load_adapter, load_base, load_tokenizer, resolve_dtype
         from socratic_mlflow.quiet import quiet_transformers
         from socratic_mlflow.tokens import ChatFormat
 
@@ -119,12 +122,14 @@ class SocraticModel(PythonModel):
         if "base" in context.artifacts:
             settings["model.base_model"] = context.artifacts["base"]
         self.config = resolve_dtype(with_values(Config(), settings))
+        if Path(self.config.model.base_model).is_dir() and base_revision(self.config.model) != self.config.model.revision:
+            raise ValueError(
+                f"{self.config.model.base_model}: its weights have changed since this adapter was trained on them"
+            )
         self.chat = ChatFormat(load_tokenizer(self.config.model))
         base = load_base(self.config.model, self.config.quantization)
         self.model = load_adapter(base, context.artifacts["adapter"])
 
-    @_any_input
-    @pyfunc
     def predict(
         self,
         context: PythonModelContext,
@@ -138,3 +143,7 @@ class SocraticModel(PythonModel):
         sampling = Sampling(max_new_tokens=limits.max_new_tokens)
         replies = generate(self.model, self.chat, model_input, sampling, limits.generation_batch_size)
         return [reply.text for reply in replies]
+
+
+# MLflow wraps `predict` in its check as soon as the class stands, so the conversion goes around that from here.
+SocraticModel.predict = _any_input(SocraticModel.predict)  # type: ignore[method-assign]

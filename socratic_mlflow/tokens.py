@@ -35,9 +35,13 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self._markers = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
         self.stop_ids = self._find_stop_ids()
+        self.rewrites_history = self._rewrites_history()
 
     def encode(self, messages: Sequence[Message]) -> Encoded:
-        """A whole dialogue (ending with a reply) as ids and labels."""
+        """A whole dialogue (ending with a reply) as ids and labels.
+
+        Where the template `rewrites_history` (Qwen3 drops earlier replies' thinking, say), only the last reply has labels.
+        """
         ids: list[int] = []
         labels: list[int] = []
         for asked, said in self._pieces(messages):
@@ -57,13 +61,13 @@ class ChatFormat:
         if plain[-1]["role"] == "user":
             replies.append(len(plain))
         done = ""
-        for number in replies:
+        for number in replies[-1:] if self.rewrites_history else replies:
             prompt = self._render(plain[:number], add_generation_prompt=True)
             whole = self._render(plain[: number + 1], add_generation_prompt=False) if number < len(plain) else prompt
             if not (prompt.startswith(done) and whole.startswith(prompt)):
                 raise ValueError(
-                    f"{self._name}: its chat template rewrites earlier turns, so replies cannot be "
-                    "told from prompts; choose another base_model"
+                    f"{self._name}: its chat template puts something else before a reply than before the generation of "
+                    "one, so replies cannot be told from prompts; choose another base_model"
                 )
             yield self._ids(prompt[len(done) :]), self._ids(whole[len(prompt) :])
             done = whole
@@ -74,7 +78,13 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         return str(
-            self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+            self.tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                # Templates of models that think aloud know this; the others ignore it.
+                enable_thinking=False,
+            )
         )
 
     def _ids(self, text: str) -> list[int]:
@@ -98,11 +108,18 @@ class ChatFormat:
         said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         before = self._render(said[:1], add_generation_prompt=True)
         reply = self._ids(self._render(said, add_generation_prompt=False)[len(before) :])
-        special = set(self.tokenizer.get_added_vocab().values())
-        stops = [token for token in reply if token in special]
+        # Added tokens need not be markers: Gemma's tokenizer adds line breaks, and HTML tags, as ordinary text.
+        added = {number for marker, number in self.tokenizer.get_added_vocab().items() if marker.strip()}
+        stops = [token for token in reply if token in added][:1]
         if self.tokenizer.eos_token_id is not None:
             stops.append(self.tokenizer.eos_token_id)
         return sorted(set(stops))
+
+    def _rewrites_history(self) -> bool:
+        """Whether earlier turns look otherwise once later ones have come."""
+        said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+        before = self._render(said[:2], add_generation_prompt=False)
+        return not self._render(said, add_generation_prompt=True).startswith(before)
 
 
 def encode_dialogues(

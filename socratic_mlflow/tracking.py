@@ -21,13 +21,22 @@ class Tracker:
 
         self.run_id = run_id
         self._client = MlflowClient()
+        self._logged: set[tuple[str, int]] = set()
+
+    def recall(self) -> None:
+        """Take up which metrics the run holds at which steps, so that going on from an older step logs none twice."""
+        names = self._client.get_run(self.run_id).data.metrics
+        self._logged = {
+            (name, point.step) for name in names for point in self._client.get_metric_history(self.run_id, name)
+        }
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Each of `values` at `step`, with one time stamp, in one request."""
+        """Each of `values` at `step`, with one time stamp, in one request; those that `recall` found stay."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+        new = {name: value for name, value in values.items() if (name, step) not in self._logged}
+        metrics = [Metric(name, float(value), now, step) for name, value in new.items()]
         for start in range(0, len(metrics), _METRICS_A_BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
 
@@ -52,8 +61,10 @@ class Tracker:
         self._client.log_image(self.run_id, image, key=key, step=step)
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Rows with the same keys as the JSON table `file`, which the UI shows as a table."""
-        if rows:
+        """Rows with the same keys as the JSON table `file`, which the UI shows as a table; one that is there stays."""
+        # MLflow would append to it: on a continued training, the same rows once more.
+        folder = file.rpartition("/")[0] or None
+        if rows and file not in [found.path for found in self._client.list_artifacts(self.run_id, folder)]:
             columns = {name: [row[name] for row in rows] for name in rows[0]}
             self._client.log_table(self.run_id, columns, file)
 
@@ -83,16 +94,20 @@ class Tracker:
         return str(dataset.digest)
 
 
-def check_store() -> None:
-    """Raise ValueError (one line, with MLflow's own reason) where the tracking store cannot be used."""
+def check_store(run_id: str | None = None) -> None:
+    """Raise ValueError (one line, with MLflow's own reason) where the store, or the run to go on with, cannot be used."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        mlflow.MlflowClient().search_experiments(max_results=1)
-    except MlflowException as error:
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        stage = client.get_run(run_id).info.lifecycle_stage if run_id else "active"
+    except (MlflowException, OSError) as error:
         uri = without_credentials(mlflow.get_tracking_uri())
         raise ValueError(f"MLflow's tracking store {uri} cannot be used: {error}") from None
+    if stage != "active":
+        raise ValueError(f"run {run_id}, which holds this training, is deleted; restore it or choose another output_dir")
 
 
 @contextmanager
@@ -111,6 +126,8 @@ def open_run(run_id: str | None = None) -> Iterator[Tracker]:
     if "error" in run.data.tags:
         # It tells how an earlier start ended; this one goes on from there.
         mlflow.delete_tag("error")
+    if run_id:
+        tracker.recall()
     try:
         yield tracker
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Assemble and run one training: its verbs are `prepare`, `train`, `publish`. Checkpoints and resume belong here.
+"""Assemble and run one training: its verbs are `prepare` and `train`. Checkpoints and resume belong here.
 
 Knows where files lie and in which order things happen; what is logged is in `callback.py`, what a version is in
 `registry.py`.
@@ -6,6 +6,7 @@ Knows where files lie and in which order things happen; what is logged is in `ca
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import (
     DataCollatorForSeq2Seq,
     EvalPrediction,
@@ -24,6 +26,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic_mlflow import __version__
 from socratic_mlflow.callback import SocraticMlflowCallback
@@ -76,14 +79,14 @@ def prepare(config: Config, output: OutputDir) -> Prepared:
 def train(prepared: Prepared, tracker: Tracker) -> Best:
     """Train from the newest checkpoint or from the start; the best adapter is saved in the output folder."""
     config, chat, corpus = prepared.config, prepared.chat, prepared.corpus
-    limits = config.evaluation
+    limits, checkpoint = config.evaluation, prepared.output.newest_checkpoint()
     evaluator = StyleEvaluator(
         chat, corpus.questions, Sampling(max_new_tokens=limits.max_new_tokens), limits.generation_batch_size
     )
     recorder = SocraticMlflowCallback(evaluator, tracker, {"reference_style": corpus.reference_style})
-    trainer = Trainer(
+    trainer = OrderedTrainer(
         model=prepared.model,
-        args=training_arguments(config, prepared.output.checkpoints),
+        args=training_arguments(config, prepared.output.checkpoints, fresh=checkpoint is None),
         train_dataset=_dataset(corpus.train_encoded),
         eval_dataset=_dataset(corpus.held_out_encoded),
         processing_class=chat.tokenizer,
@@ -93,15 +96,51 @@ def train(prepared: Prepared, tracker: Tracker) -> Best:
         callbacks=[recorder, EvaluateAtTheEnd(), ProgressLines()],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=prepared.output.newest_checkpoint())
-    return _save_best(trainer, prepared.output, recorder)
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
+    if state and state.global_step >= state.max_steps:
+        # Only what comes after the last step is left to do; `Trainer.train` would make one step more.
+        trainer.state = state
+        recorder.on_train_begin(trainer.args, state, trainer.control)
+        recorder.on_train_end(trainer.args, state, trainer.control)
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return _save_best(trainer.state, prepared.output, recorder)
 
 
-def training_arguments(config: Config, folder: Path) -> TrainingArguments:
-    """The configuration in transformers' words."""
+class EpochOrder(LengthGroupedSampler):
+    """Dialogues of like length share a batch, so that little of it is padding; seed and epoch alone decide the order.
+
+    The sampler that this one stands for draws from the global generator, whose state is another one where a training goes
+    on in the middle of an epoch: it would skip other dialogues than it has seen.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
+
+
+class OrderedTrainer(Trainer):
+    """A Trainer that reads the training dialogues in `EpochOrder`."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        return EpochOrder(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+
+
+def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArguments:
+    """The configuration in transformers' words; a `fresh` training begins with an evaluation of the untrained base."""
     part, on_cpu = config.training, device().type == "cpu"
     dtype = config.quantization.bnb_4bit_compute_dtype
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=part.epochs,
         max_steps=part.max_steps or -1,
@@ -118,7 +157,7 @@ def training_arguments(config: Config, folder: Path) -> TrainingArguments:
         optim=part.optim,
         eval_strategy="steps",
         eval_steps=part.eval_steps,
-        eval_on_start=True,
+        eval_on_start=fresh,
         save_strategy="steps",
         save_steps=part.eval_steps,
         save_total_limit=part.save_total_limit,
@@ -128,8 +167,6 @@ def training_arguments(config: Config, folder: Path) -> TrainingArguments:
         logging_strategy="steps",
         logging_steps=1,
         include_num_input_tokens_seen="non_padding",
-        # Dialogues of like length share a batch, so that little of it is padding.
-        train_sampling_strategy="group_by_length",
         dataloader_num_workers=part.dataloader_num_workers,
         dataloader_pin_memory=part.dataloader_pin_memory and not on_cpu,
         torch_empty_cache_steps=part.empty_cache_steps or None,
@@ -137,10 +174,12 @@ def training_arguments(config: Config, folder: Path) -> TrainingArguments:
         fp16=not on_cpu and dtype == "float16",
         use_cpu=on_cpu,
         seed=part.seed,
-        data_seed=part.seed,
         report_to="none",
         disable_tqdm=True,
     )
+    # One process trains on one GPU: with more in sight the Trainer would count each loss once for every one of them.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def most_likely(logits: Any, labels: Any) -> Any:
@@ -206,9 +245,11 @@ def _dataset(encoded: list[Encoded]) -> Any:
     )
 
 
-def _save_best(trainer: Trainer, output: OutputDir, recorder: SocraticMlflowCallback) -> Best:
-    step = int(trainer.state.best_global_step or trainer.state.global_step)
-    trainer.model.save_pretrained(output.best_adapter)
+def _save_best(state: TrainerState, output: OutputDir, recorder: SocraticMlflowCallback) -> Best:
+    step = int(state.best_global_step or state.global_step)
+    output.best_adapter.mkdir(exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(output.checkpoints / f"checkpoint-{step}" / name, output.best_adapter)
     history = {name: dict(points) for name, points in recorder.history.items()}
     return Best(
         adapter=output.best_adapter,

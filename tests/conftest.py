@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from training import Training
 
 # Before anything imports these libraries: no network, and nothing of this machine's MLflow.
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
 for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
-
-from stores import empty_database, sqlite_store, store  # noqa: E402, F401 (fixtures)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,3 +33,65 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing: the real dialogues are no part of this repository")
     return folder
+
+
+# The helper modules below import torch and MLflow: only where a test asks for them, so that the others start at once.
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an SQLite store without runs, to copy."""
+    import stores
+
+    return stores.new_database(tmp_path_factory.mktemp("database") / "mlflow.db")
+
+
+@pytest.fixture(params=["sqlite", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path) -> Iterator[str]:
+    """The URI of a new store, which MLflow uses; the test runs once on SQLite and once on the file store."""
+    import stores
+
+    with stores.used(stores.make(tmp_path / "store", request.param, empty_database)) as uri:
+        yield uri
+
+
+@pytest.fixture
+def sqlite_store(tmp_path: Path, empty_database: Path) -> Iterator[str]:
+    """The URI of a new SQLite store, which MLflow uses."""
+    import stores
+
+    with stores.used(stores.make(tmp_path / "store", "sqlite", empty_database)) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """{family: folder of a tiny base model}."""
+    import tiny
+
+    return tiny.save_bases(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture(scope="session")
+def training_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with base, dialogues and questions of the small training."""
+    import training
+
+    return training.write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="session")
+def finished_training(tmp_path_factory: pytest.TempPathFactory, training_inputs: Path, empty_database: Path) -> Training:
+    """The small training, finished and registered in a store of its own."""
+    import training
+
+    return training.finish(tmp_path_factory.mktemp("trained"), training_inputs, empty_database)
+
+
+@pytest.fixture(scope="module")
+def trained(finished_training: Training) -> Iterator[Training]:
+    """The small training, with its store in use for as long as the test file runs."""
+    import stores
+
+    with stores.used(finished_training.store):
+        yield finished_training

@@ -84,7 +84,6 @@ MISTAKES = [
     ((*EMBEDDED, "--output_dir", "good.jsonl/out"), "output_dir good.jsonl/out: good.jsonl is no folder"),
     (("check-data", "nowhere.json", "--preset", "embedded"), "nowhere.json: no such file"),
     (("check-data", "broken.jsonl", "--preset", "embedded"), "broken.jsonl:2: malformed JSON"),
-    (("check-data", "unusable.jsonl", "--preset", "embedded"), "unusable.jsonl: no usable dialogue"),
 ]
 
 
@@ -116,6 +115,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def files_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_check_data_lists_each_dialogue_of_a_file_of_which_none_is_usable(workplace: Path) -> None:
+    done = run(workplace, "check-data", "unusable.jsonl", "--preset", "embedded")
+    assert done.returncode == 2
+    places = [line.split(": ")[1:3] for line in done.stdout.splitlines()]
+    assert places == [["line 1", "empty_content"], ["line 2", "no_messages"], ["line 3", "no_messages"]]
+    assert done.stderr == "socratic-mlflow: error: unusable.jsonl: no usable dialogue (2 no_messages, 1 empty_content)\n"
 
 
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(case[0]) or "nothing" for case in MISTAKES])

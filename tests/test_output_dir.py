@@ -11,6 +11,7 @@ from socratic_mlflow.options import build_config
 from socratic_mlflow.output_dir import OutputDir, locate
 
 STORE = "sqlite:///mlflow.db"
+DIGESTS = {"data_digest": "0123abcd" * 8}
 CONFIG = build_config({"preset": "embedded"})
 
 
@@ -43,13 +44,13 @@ def begun(output: OutputDir) -> OutputDir:
 
 def refusal(output: OutputDir, config: Config = CONFIG, store: str = STORE) -> str:
     with pytest.raises(ValueError) as caught:
-        output.check(config, store)
+        output.check(config, store, DIGESTS)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_new_folder_holds_nothing_and_may_begin(output: OutputDir) -> None:
-    output.check(CONFIG, STORE)
+    output.check(CONFIG, STORE, DIGESTS)
     assert output.state() == {}
     assert output.newest_checkpoint() is None
     assert not output.folder.exists()
@@ -57,7 +58,7 @@ def test_a_new_folder_holds_nothing_and_may_begin(output: OutputDir) -> None:
 
 def test_an_empty_folder_may_begin(output: OutputDir) -> None:
     output.folder.mkdir(parents=True)
-    output.check(CONFIG, STORE)
+    output.check(CONFIG, STORE, DIGESTS)
 
 
 def test_record_adds_to_what_is_there_and_leaves_no_other_file(begun: OutputDir) -> None:
@@ -84,11 +85,11 @@ def test_the_newest_checkpoint_has_the_highest_step_and_is_complete(output: Outp
 @pytest.mark.parametrize("resume", ["auto", "must"])
 def test_the_same_configuration_goes_on(begun: OutputDir, resume: str) -> None:
     checkpoint(begun, "checkpoint-40")
-    begun.check(changed(run__resume=resume), STORE)
+    begun.check(changed(run__resume=resume), STORE, DIGESTS)
 
 
 def test_a_training_without_a_checkpoint_goes_on_from_the_start(begun: OutputDir) -> None:
-    begun.check(CONFIG, STORE)
+    begun.check(CONFIG, STORE, DIGESTS)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +97,10 @@ def test_a_training_without_a_checkpoint_goes_on_from_the_start(begun: OutputDir
     [
         changed(run__output_dir="elsewhere"),
         changed(registry__promote="always"),
-        changed(registry__registered_model_name="another"),
     ],
 )
 def test_what_does_not_change_the_training_may_change(begun: OutputDir, config: Config) -> None:
-    begun.check(config, STORE)
+    begun.check(config, STORE, DIGESTS)
 
 
 def test_resume_must_needs_a_complete_checkpoint(begun: OutputDir) -> None:
@@ -149,6 +149,15 @@ def test_a_place_that_can_be_no_folder_is_refused(tmp_path: Path, inside: str) -
     assert f"{file} is no folder that can be written to" in refusal(OutputDir(file / inside))
 
 
+def test_a_file_that_was_edited_is_other_data(begun: OutputDir) -> None:
+    begun.record(CONFIG, **DIGESTS)
+    begun.check(CONFIG, STORE, DIGESTS)
+    with pytest.raises(
+        ValueError, match=r"^\S+ holds a training on other data \(data_digest 0123abcd0123, not ffffffffffff\)"
+    ):
+        begun.check(CONFIG, STORE, {"data_digest": "f" * 64})
+
+
 def test_a_name_too_long_for_a_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(OutputDir(tmp_path / ("a" * 300))).endswith("File name too long")
 
@@ -161,11 +170,11 @@ def test_a_damaged_record_is_refused_with_its_name(begun: OutputDir, data: bytes
 
 
 def test_auto_finds_the_same_folder_again() -> None:
-    first, again = locate(CONFIG, STORE), locate(build_config({"preset": "embedded"}), STORE)
+    first, again = locate(CONFIG, STORE, DIGESTS), locate(build_config({"preset": "embedded"}), STORE, DIGESTS)
     assert first == again
     assert first.folder.parent == Path("outputs")
     assert first.folder.name.startswith("embedded-")
-    assert locate(changed(run__resume="must", registry__promote="never"), STORE) == first
+    assert locate(changed(run__resume="must", registry__promote="never"), STORE, DIGESTS) == first
 
 
 def test_auto_keeps_different_trainings_apart() -> None:
@@ -175,8 +184,9 @@ def test_auto_keeps_different_trainings_apart() -> None:
         (changed(registry__registered_model_name="another"), STORE),
         (CONFIG, "sqlite:///other.db"),
     ]
-    assert len({locate(CONFIG, STORE).folder, *(locate(config, store).folder for config, store in others)}) == 5
+    folders = {locate(config, store, DIGESTS).folder for config, store in [(CONFIG, STORE), *others]}
+    assert len(folders | {locate(CONFIG, STORE, {"data_digest": "f" * 64}).folder}) == 6
 
 
 def test_a_named_folder_is_taken_as_it_is() -> None:
-    assert locate(changed(run__output_dir="here/out"), STORE) == OutputDir(Path("here/out"))
+    assert locate(changed(run__output_dir="here/out"), STORE, DIGESTS) == OutputDir(Path("here/out"))

@@ -1,0 +1,151 @@
+"""Generation and its scores, on a tiny model that has learned one reply to each of twelve questions."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from socratic_mlflow.evaluation import Sampling, StyleEvaluator, generate, is_loop, mean
+from socratic_mlflow.style import socratic_style
+
+ANSWERS = [tiny.dialogue(number)[1]["content"] for number in range(len(tiny.QUESTIONS))]
+GREEDY = Sampling(max_new_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def talker():
+    return tiny.talker()
+
+
+def ask(questions):
+    return [[{"role": "user", "content": question}] for question in questions]
+
+
+def test_replies_come_in_the_order_of_the_questions(talker):
+    model, chat = talker
+    replies = generate(model, chat, ask(tiny.QUESTIONS), GREEDY, batch_size=5)
+    assert [reply.text for reply in replies] == ANSWERS
+
+
+def test_a_batch_answers_as_one_by_one(talker):
+    model, chat = talker
+    # Untrained questions of very different lengths, so that padding matters.
+    questions = ["？", "約束と時間のどちらが大切なのでしょうか、教えてください？", *tiny.QUESTIONS, "時間" * 20]
+    alone = [generate(model, chat, ask([question]), GREEDY, batch_size=1)[0] for question in questions]
+    assert generate(model, chat, ask(questions), GREEDY, batch_size=len(questions)) == alone
+    assert generate(model, chat, ask(questions), GREEDY, batch_size=4) == alone
+
+
+def test_a_reply_ends_at_its_end_of_turn(talker):
+    model, chat = talker
+    reply = generate(model, chat, ask(tiny.QUESTIONS[:1]), GREEDY, batch_size=1)[0]
+    assert not reply.cut_off
+    assert reply.tokens == len(chat.tokenizer(ANSWERS[0], add_special_tokens=False)["input_ids"])
+
+
+def test_a_reply_is_cut_at_the_limit_and_says_so(talker):
+    model, chat = talker
+    short = generate(model, chat, ask(tiny.QUESTIONS), Sampling(max_new_tokens=2), batch_size=4)
+    assert [(reply.tokens, reply.cut_off) for reply in short] == [(2, True)] * len(tiny.QUESTIONS)
+    assert all(answer.startswith(reply.text) for answer, reply in zip(ANSWERS, short, strict=True))
+
+
+def test_a_conversation_of_several_turns_is_read_whole(talker):
+    model, chat = talker
+    turns = tiny.dialogue(0) + ask([tiny.QUESTIONS[2]])[0]
+    again = generate(model, chat, [turns, turns[2:]], GREEDY, batch_size=2)
+    assert len(again) == 2
+    assert again[1].text == ANSWERS[2]
+
+
+def test_sampling_with_temperature_follows_the_seed(talker):
+    model, chat = talker
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        drawn.append(generate(model, chat, ask(["？"] * 8), Sampling(12, temperature=5.0), batch_size=8))
+    assert drawn[0] == drawn[1]
+    assert len({reply.text for reply in drawn[0]}) > 1
+
+
+def test_no_conversations_no_replies(talker):
+    assert generate(*talker, [], GREEDY, batch_size=4) == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_training_mode_is_restored(talker, training):
+    model, chat = talker
+    model.train(training)
+    generate(model, chat, ask(tiny.QUESTIONS[:1]), GREEDY, batch_size=1)
+    assert model.training is training
+
+
+def test_training_mode_is_restored_after_an_error(talker):
+    model, chat = talker
+    model.train()
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        generate(model, chat, ask(tiny.QUESTIONS[:1]), Sampling(max_new_tokens=-1), batch_size=1)
+    assert model.training
+
+
+def test_training_goes_on_after_generation(talker):
+    words = tiny.tokenizer()
+    model, (_, chat) = tiny.model(vocab_size=len(words)), talker
+    inputs = tiny.batch(chat, [tiny.dialogue(0)])
+    model.train()
+    before = torch.autograd.grad(model(**inputs).loss, list(model.parameters()))
+    generate(model, chat, ask(tiny.QUESTIONS[:1]), GREEDY, batch_size=1)
+    after = torch.autograd.grad(model(**inputs).loss, list(model.parameters()))
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("そうですねそうですねそうですね", True),
+        ("前置き。あいうえあいうえあいうえ後書き", True),
+        ("一行目です。\n一行目です。\n一行目です。\n", True),
+        ("ああああああああああああ", True),
+        ("そうですねそうですね", False),
+        ("ははは、そうそうそう。", False),
+        ("あいうあいうあいう", False),
+        ("", False),
+    ],
+)
+def test_is_loop(text, loops):
+    assert is_loop(text) is loops
+
+
+def test_evaluator_scores_what_the_model_says(talker):
+    model, chat = talker
+    evaluator = StyleEvaluator(chat, tiny.QUESTIONS, GREEDY, batch_size=7)
+    metrics, rows = evaluator(model)
+    styles = [socratic_style(answer) for answer in ANSWERS]
+    assert max(styles) == 1.0
+    assert min(styles) == 0.0
+    assert metrics == {
+        "socratic_style": pytest.approx(sum(styles) / len(styles)),
+        "reply_chars": pytest.approx(sum(map(len, ANSWERS)) / len(ANSWERS)),
+        "loop_share": 0.0,
+        "cut_off_share": 0.0,
+        "empty_share": 0.0,
+    }
+    assert rows == [
+        {"question": question, "reply": answer, "socratic_style": round(style, 4), "cut_off": False}
+        for question, answer, style in zip(tiny.QUESTIONS, ANSWERS, styles, strict=True)
+    ]
+
+
+def test_evaluator_counts_replies_that_are_cut_off_empty_or_loop(talker, monkeypatch):
+    model, chat = talker
+    texts = iter(["そうですねそうですねそうですね", "", "はい。"])
+    monkeypatch.setattr(chat, "text", lambda ids: next(texts))
+    metrics, _ = StyleEvaluator(chat, tiny.QUESTIONS[:3], Sampling(max_new_tokens=2), batch_size=3)(model)
+    shares = {name: metrics[name] for name in ("loop_share", "empty_share", "cut_off_share")}
+    assert shares == {"loop_share": pytest.approx(1 / 3), "empty_share": pytest.approx(1 / 3), "cut_off_share": 1.0}
+
+
+def test_mean_of_nothing_is_zero():
+    assert mean([]) == 0.0
+    assert mean([1, 2]) == 1.5

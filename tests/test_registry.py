@@ -1,0 +1,207 @@
+"""The best adapter as a registered version: its stage and alias, its tags, and what is stored. A real SQLite registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+import stores
+import tiny
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from socratic_mlflow.model import attach_adapter, base_revision, load_base
+from socratic_mlflow.registry import Candidate, ChampionStyle, exists, find_champion, register
+
+QUESTIONS = "digest of the questions"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry_store(tmp_path_factory, empty_database):
+    with stores.used(stores.make(tmp_path_factory.mktemp("registry"), "sqlite", empty_database)) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.save_base(tmp_path_factory.mktemp("bases") / "base")
+
+
+@pytest.fixture(scope="module")
+def adapter(base, tmp_path_factory):
+    config = tiny.config(base)
+    folder = tmp_path_factory.mktemp("adapters") / "best_adapter"
+    attach_adapter(load_base(config.model, config.quantization), config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def submit(base, adapter, request):
+    """Register a candidate of a given style under the name of the test; returns the version."""
+
+    def submit(style, *, promote="if_better", questions=QUESTIONS, measure=None, name=request.node.name):
+        values = {"registry__registered_model_name": name.replace("[", "-").strip("]"), "registry__promote": promote}
+        config = tiny.config(base, evaluation__max_new_tokens=6, **values)
+        with mlflow.start_run() as run:
+            candidate = Candidate(
+                adapter=adapter,
+                run_id=run.info.run_id,
+                step=40,
+                style=style,
+                loss=1.25,
+                base_revision=base_revision(config.model),
+                data_digest="digest of the data",
+                questions_digest=questions,
+            )
+            return register(candidate, config, ChampionStyle(measure or no_measure))
+
+    return submit
+
+
+def no_measure(uri):
+    raise AssertionError(f"{uri} was measured, though its score on these questions is known")
+
+
+def standing(version):
+    """{version: (stage, aliases)} of all versions under the name of `version`."""
+    client = MlflowClient()
+    found = client.search_model_versions(f"name='{version.name}'")
+    return {
+        int(each.version): (each.current_stage, client.get_model_version(each.name, each.version).aliases) for each in found
+    }
+
+
+def test_the_first_version_is_champion_in_production(submit):
+    version = submit(0.0)
+    assert (version.version, version.stage, version.alias) == ("1", "Production", "champion")
+    assert version.why == "there was no champion yet"
+    assert standing(version) == {1: ("Production", ["champion"])}
+
+
+def test_better_ones_take_over_and_worse_ones_stand_by(submit):
+    assert submit(0.2).stage == "Production"
+    better, worse = submit(0.3), submit(0.25)
+    assert standing(worse) == {
+        1: ("Archived", []),
+        2: ("Production", ["champion"]),
+        3: ("Staging", ["challenger"]),
+    }
+    assert better.why == "style 0.300 is at least the 0.200 of version 1 on the same questions"
+    assert worse.why == "style 0.250 is below the 0.300 of version 2 on the same questions"
+
+
+def test_an_equal_score_takes_over(submit):
+    # A score that has no short decimal form: what is remembered of the champion must be all of it.
+    assert submit(2 / 3).stage == "Production"
+    assert submit(2 / 3).stage == "Production"
+
+
+@pytest.mark.parametrize(
+    ("promote", "stage", "alias"), [("always", "Production", "champion"), ("never", "Staging", "challenger")]
+)
+def test_promotion_can_be_decided_beforehand(submit, promote, stage, alias):
+    first = submit(0.5, promote=promote)
+    second = submit(0.5 if promote == "never" else 0.1, promote=promote)
+    assert (first.stage, second.stage) == (stage, stage)
+    assert standing(second)[2] == (stage, [alias])
+    assert second.why == f"promote={promote}"
+
+
+@pytest.mark.parametrize(("measured", "stage"), [(0.5, "Staging"), (0.2, "Production")])
+def test_a_champion_judged_by_other_questions_is_measured_anew(submit, measured, stage):
+    first = submit(0.1, questions="other questions")
+    asked = []
+
+    def measure(uri):
+        asked.append(uri)
+        return measured
+
+    second = submit(0.3, measure=measure)
+    assert asked == [f"models:/{first.name}/1"]
+    assert second.stage == stage
+    assert f"{measured:.3f} of version 1" in second.why
+
+
+def test_a_champion_that_cannot_be_measured_stays_and_costs_no_version(submit):
+    submit(0.1, questions="other questions")
+
+    def measure(uri):
+        raise OSError("its base is gone")
+
+    second = submit(0.9, measure=measure)
+    assert standing(second) == {1: ("Production", ["champion"]), 2: ("Staging", ["challenger"])}
+    assert second.why == "the champion could not be measured on these questions (OSError: its base is gone)"
+
+
+def test_exists_tells_whether_a_version_is_there(submit):
+    version = submit(0.1)
+    assert exists(f"models:/{version.name}/1")
+    assert not exists(f"models:/{version.name}/2")
+    assert not exists("models:/nobody-has-registered-this/1")
+
+
+def test_a_champion_by_stage_alone_is_the_one_to_beat(submit):
+    first = submit(0.4)
+    MlflowClient().delete_registered_model_alias(first.name, "champion")
+    assert int(find_champion(first.name).version) == 1
+    assert submit(0.3).stage == "Staging"
+
+
+def test_there_is_no_champion_of_an_unknown_name():
+    assert find_champion("nobody-has-registered-this") is None
+
+
+def test_tags_and_description_say_where_a_version_comes_from(submit, base):
+    version = submit(0.4)
+    stored = MlflowClient().get_model_version(version.name, "1")
+    assert stored.tags == {
+        "run_id": stored.run_id,
+        "base_model": str(base),
+        "base_revision": base_revision(tiny.config(base).model),
+        "data_digest": "digest of the data",
+        "questions_digest": QUESTIONS,
+        "step": "40",
+        "eval.socratic_style": "0.4",
+        "eval.loss": "1.25",
+        "promotion": "there was no champion yet",
+    }
+    for part in (stored.run_id, str(base), "step 40", "style 0.400", f"models:/{version.name}/Production"):
+        assert part in stored.description
+
+
+def test_a_version_leads_to_its_run_and_its_scores(submit):
+    version = submit(0.4)
+    stored = MlflowClient().get_model_version(version.name, "1")
+    model = mlflow.get_logged_model(stored.source.removeprefix("models:/"))
+    assert model.source_run_id == stored.run_id
+    assert {metric.key.rpartition("_")[2]: (metric.value, metric.step) for metric in model.metrics} == {
+        "style": (0.4, 40),
+        "loss": (1.25, 40),
+    }
+
+
+def test_what_is_stored_is_safetensors_and_source_and_no_pickle(submit, adapter):
+    version = submit(0.4)
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/1"))
+    files = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
+    pickles = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".npy"}
+    assert [file for file in files if Path(file).suffix in pickles] == []
+    assert "artifacts/best_adapter/adapter_model.safetensors" in files
+    assert [file for file in files if file.endswith("socratic_mlflow/serving.py")]
+    registered = load_file(folder / "artifacts/best_adapter/adapter_model.safetensors")
+    saved = load_file(adapter / "adapter_model.safetensors")
+    assert all(registered[name].equal(value) for name, value in saved.items())
+
+
+def test_a_version_has_a_signature_an_input_example_and_pinned_requirements(submit):
+    version = submit(0.4)
+    info = mlflow.models.get_model_info(f"models:/{version.name}/1")
+    assert info.signature.inputs is not None
+    assert info.signature.outputs is not None
+    example = mlflow.pyfunc.load_model(f"models:/{version.name}/1").input_example
+    assert example == [[{"role": "user", "content": "正義とは何でしょうか？"}]]
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/1"))
+    requirements = (folder / "requirements.txt").read_text().splitlines()
+    assert {line.partition("==")[0] for line in requirements} >= {"mlflow", "torch", "transformers", "peft", "bitsandbytes"}
+    assert all("==" in line for line in requirements)
