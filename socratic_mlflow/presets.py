@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A model of a few million parameters on two CPU cores: a far higher learning rate, no memory to save, short replies.
     EMBEDDED: {
         "model.base_model": "embedded",
-        "training.learning_rate": 2e-3,
+        "training.learning_rate": 1e-3,
         "training.weight_decay": 0.01,
         "training.warmup_ratio": 0.1,
         "training.batch_size": 16,
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.gradient_accumulation_steps": 1,
         "training.gradient_checkpointing": False,
         "training.max_grad_norm": 1.0,
-        "training.eval_steps": 40,
+        "training.eval_steps": 84,
         "training.dataloader_num_workers": 0,
         "training.dataloader_pin_memory": False,
         "training.empty_cache_steps": 0,

@@ -149,7 +149,7 @@ def test_help_shows_every_flag_under_both_names(tmp_path: Path, command: str) ->
 
 def test_help_says_each_fields_range_default_and_what_a_preset_makes_of_it(tmp_path: Path) -> None:
     text = " ".join(run(tmp_path, "train", "--help").stdout.split())
-    assert "peak learning rate (above 0 and at most 1) [8e-05; embedded: 0.002]" in text
+    assert "peak learning rate (above 0 and at most 1) [8e-05; embedded: 0.001]" in text
     for option in options():
         changed = [f"; {name}: {values[option.key]}" for name, values in PRESETS.items() if option.key in values]
         assert f"[{option.spec.default}{''.join(changed)}]" in text

@@ -186,7 +186,7 @@ def test_params_are_text_under_dotted_keys() -> None:
     assert all(section and name for section, _, name in (key.partition(".") for key in params))
     assert all(type(value) is str and value for value in params.values())
     assert params["training.epochs"] == "3"
-    assert params["training.learning_rate"] == "0.002"
+    assert params["training.learning_rate"] == "0.001"
     assert params["model.base_model"] == "embedded"
 
 

@@ -119,7 +119,7 @@ def test_resume_never_refuses_a_training(begun: OutputDir) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (changed(training__learning_rate=0.5), "training.learning_rate 0.002, not 0.5"),
+        (changed(training__learning_rate=0.5), "training.learning_rate 0.001, not 0.5"),
         (changed(training__seed=7), "training.seed 42, not 7"),
         (changed(data__path="other.json"), "data.path bundled, not other.json"),
         (changed(lora__r=8), "lora.r 16, not 8"),
