@@ -64,7 +64,8 @@ def _draw(axes: Axes, history: History, lines: Mapping[str, str]) -> None:
         )  # fmt: skip
     # A training that diverged has no finite highest loss, and still gets its picture.
     highest = max((value for name in lines for _, value in history.get(name, ()) if math.isfinite(value)), default=0.0)
-    axes.set_ylim(0, 1.08 * highest or 1.0)
+    # Room above the lines for the legend.
+    axes.set_ylim(0, 1.25 * highest or 1.0)
     if axes.has_data():
         axes.legend(fontsize="small")
     else:

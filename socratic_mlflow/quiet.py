@@ -29,8 +29,13 @@ def quiet() -> None:
 
 
 def quiet_transformers() -> None:
-    """transformers' own switches, which exist only once it is imported."""
+    """transformers' own switches, which exist only once it is imported, and what loading a quantized base says.
+
+    Serving calls this in other people's processes, so it touches no more than that.
+    """
     from transformers.utils import logging as transformers_logging
 
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
