@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from socratic_mlflow.config import Config
 from socratic_mlflow.model import base_location
@@ -185,7 +186,7 @@ def _log_model(candidate: Candidate, config: Config) -> str:
             model_config=serving_settings(config, candidate.base_revision),
             input_example=INPUT_EXAMPLE,
             pip_requirements=requirements(),
-            step=candidate.step,
+            step=_model_step(candidate.step),
         )
     # Under names of their own: the run has eval/... at this step already, and metrics tied to a model go to the run too.
     mlflow.log_metrics(
@@ -194,6 +195,17 @@ def _log_model(candidate: Candidate, config: Config) -> str:
         model_id=logged.model_id,
     )
     return str(logged.model_id)
+
+
+def _model_step(step: int) -> int:
+    """`step`, or on MLflow's file store a step that no metric has.
+
+    `log_model` logs the run's metrics of its step once more, tied to the model: a database knows such rows again, the file
+    store would hold each of them twice.
+    """
+    import mlflow
+
+    return -1 if urlsplit(mlflow.get_tracking_uri()).scheme in ("", "file") else step
 
 
 def requirements() -> list[str]:
