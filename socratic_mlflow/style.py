@@ -1,46 +1,196 @@
 """Reply text -> how Socratic it sounds, as numbers in [0, 1]. Standard library only; knows nothing of models.
 
-A sentence scores 0.6 if it ends as a question does in this style, 0.25 if it addresses the listener as 君, 0.15 if it
-opens an inquiry; a text scores the mean over its sentences.
+`socratic_style` is the mean over the sentences of what each one has (a question in this style, an address, an inquiry).
+`socratic_tone` adds up what the whole reply has, with weights that were fitted to a judge's ratings (docs/style.md).
+`explain` shows both sums. All three take another `profile` as well. Time grows linearly with the text.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-QUESTION_WEIGHT, ADDRESS_WEIGHT, INQUIRY_WEIGHT = 0.6, 0.25, 0.15
+from socratic_mlflow.socratic import SOCRATIC
+from socratic_mlflow.style_profile import Feature, StyleProfile
 
 # A sentence ends at a run of these (not at a decimal point); quotes that close behind them belong to the one that ended.
 _SENTENCE_END = re.compile(r"(?:[。!?…\n\r\v\f\x85\u2028\u2029]|\.(?!\d))+")
-# ではないかね ends in かね, and のだろうか in だろうか: the two endings cover all documented ones.
-_QUESTION = re.compile(r"(?:かね|だろうか)(?:え|ぇ|ー|ね)?$")
-_ADDRESS = re.compile(r"君[はがの]")
-# では opens an inquiry at the start of a sentence or clause; 「ではない」「ではありません」 negate something instead.
-_INQUIRY = re.compile(r"(?:^|[、,])(?:それ)?では(?!な[いかくけ]|あり|ござ)|について")
+# A line break that leaked as two characters, backslash (or its Japanese stand-in, the yen sign) and n.
+_ESCAPE = re.compile(r"(?<![\\¥])[\\¥]+[nrt](?![a-z])")
+_LATIN = re.compile(r"[a-z]{2,}")
+_MARKUP = re.compile(r"[{}<>`|]|\*\*|^#", re.MULTILINE)
+# More marks on one character than any language has (UAX #15, Stream-Safe Text Format) cost quadratic time to normalize.
+_MARKS_ON_ONE = 30
+_QUOTES = {"「": "」", "『": "』", "“": "”", "〝": "〟", "‘": "’", '"': '"', "'": "'", "(": ")", "【": "】", "«": "»"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A feature that a sentence or a reply has: what it adds to the score, and the phrase or measure that shows it."""
+
+    name: str
+    weight: float
+    evidence: str
+
+
+@dataclass(frozen=True)
+class SentenceStyle:
+    """A sentence as it was scored (normalized, without the marks around it) and what it scored for."""
+
+    text: str
+    style: float
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Both scores of a reply with all that went into them; `tone` is `tone_base` and `tone_found`, kept within [0, 1]."""
+
+    style: float
+    tone: float
+    sentences: tuple[SentenceStyle, ...]
+    tone_base: float
+    tone_found: tuple[Found, ...]
+
+
+def socratic_style(text: str, profile: StyleProfile = SOCRATIC) -> float:
+    """Mean sentence score in [0, 1]; 0.0 for text without a sentence."""
+    lines = sentences(text)
+    joined = "\n".join(lines)
+    total = sum(feature.weight * len(_line_counter(feature).findall(joined)) for feature in profile.style)
+    return min(total / len(lines), 1.0) if lines else 0.0
+
+
+def socratic_tone(text: str, profile: StyleProfile = SOCRATIC) -> float:
+    """`profile.tone_base` and the weight of every feature that the reply has, within [0, 1]; 0.0 without a sentence."""
+    return _bounded(profile.tone_base, _tone_found(text, sentences(text), profile))
+
+
+def explain(text: str, profile: StyleProfile = SOCRATIC) -> Explanation:
+    """What `socratic_style` and `socratic_tone` saw: each sentence with its score and why, and the reply's features."""
+    lines = sentences(text)
+    found = _tone_found(text, lines, profile)
+    return Explanation(
+        style=socratic_style(text, profile),
+        tone=_bounded(profile.tone_base, found),
+        sentences=tuple(_explain_sentence(line, profile) for line in lines),
+        tone_base=profile.tone_base,
+        tone_found=found or (),
+    )
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of `text`, normalized (NFKC) and without the punctuation, quotes and emoji around them."""
-    normal = unicodedata.normalize("NFKC", text)
-    parts = (_bare(part) for part in _SENTENCE_END.split(normal))
-    return [part for part in parts if part]
+    normal = _normal(text)
+    around = "".join(char for char in set(normal) if not char.isalnum())
+    parts = _SENTENCE_END.split(_ESCAPE.sub("\n", normal))
+    return [bare for part in parts if (bare := part.strip(around))]
 
 
-def _bare(part: str) -> str:
-    return part.strip("".join({char for char in part if not char.isalnum()}))
+def _normal(text: str) -> str:
+    marks = "".join(char for char in set(text) if unicodedata.combining(char))
+    if marks:
+        run = f"([{re.escape(marks)}]{{{_MARKS_ON_ONE}}})[{re.escape(marks)}]+"
+        text = re.sub(run, r"\1", text)
+    return unicodedata.normalize("NFKC", text)
 
 
-def sentence_style(sentence: str) -> float:
-    """The score of one sentence as `sentences` gives it."""
-    return (
-        QUESTION_WEIGHT * bool(_QUESTION.search(sentence))
-        + ADDRESS_WEIGHT * bool(_ADDRESS.search(sentence))
-        + INQUIRY_WEIGHT * bool(_INQUIRY.search(sentence))
-    )
+def _tone_found(text: str, lines: Sequence[str], profile: StyleProfile) -> tuple[Found, ...] | None:
+    """The tone features that a reply has; None for one without a sentence."""
+    if not lines:
+        return None
+    normal, joined = _normal(text), "\n".join(lines)
+    evidence = {feature: _evidence(feature, normal, joined) for feature in profile.tone}
+    return tuple(Found(feature.name, feature.weight, seen) for feature, seen in evidence.items() if seen is not None)
 
 
-def socratic_style(text: str) -> float:
-    """Mean sentence score in [0, 1]; 0.0 for text without a sentence."""
-    scores = [sentence_style(sentence) for sentence in sentences(text)]
-    return sum(scores) / len(scores) if scores else 0.0
+def _evidence(feature: Feature, normal: str, joined: str) -> str | None:
+    """What shows that the reply has `feature`, or None where it has not."""
+    if feature.measure:
+        return MEASURED[feature.measure](normal)
+    match = _pattern(feature).search(joined.partition("\n")[0] if feature.first else joined)
+    if feature.absent:
+        return None if match else "none"
+    return match[0] if match else None
+
+
+def _bounded(base: float, found: Sequence[Found] | None) -> float:
+    if found is None:
+        return 0.0
+    # Rounded, so that a sum of weights which is 1 on paper is 1.
+    return min(max(round(base + sum(part.weight for part in found), 9), 0.0), 1.0)
+
+
+def _explain_sentence(line: str, profile: StyleProfile) -> SentenceStyle:
+    matches = [(feature, _pattern(feature).search(line)) for feature in profile.style]
+    found = tuple(Found(feature.name, feature.weight, match[0]) for feature, match in matches if match)
+    return SentenceStyle(line, min(sum(part.weight for part in found), 1.0), found)
+
+
+@functools.lru_cache(maxsize=256)
+def _pattern(feature: Feature) -> re.Pattern[str]:
+    """Finds the feature's phrases in sentences that stand one a line. Phrases are literal: no file can bring a slow regex."""
+    return re.compile("|".join(_alternatives(feature)), re.MULTILINE)
+
+
+@functools.lru_cache(maxsize=256)
+def _line_counter(feature: Feature) -> re.Pattern[str]:
+    """Matches once in each line that has the feature."""
+    return re.compile(f"^.*?(?:{'|'.join(_alternatives(feature))})", re.MULTILINE)
+
+
+def _alternatives(feature: Feature) -> list[str]:
+    behind = "".join(f"(?<!{re.escape(_normal(phrase))})" for phrase in feature.unless)
+    ahead = "".join(f"(?!{re.escape(_normal(phrase))})" for phrase in feature.unless)
+    before = f"(?<=.{{{feature.after}}})" if feature.after else ""
+    patterns = {
+        "ends": f"{before}{_any_of(feature.ends)}{behind}$",
+        "starts": f"^{ahead}{_any_of(feature.starts)}",
+        "opens": f"(?:^|(?<=[、,])){ahead}{_any_of(feature.opens)}",
+        "contains": f"{ahead}{_any_of(feature.contains)}",
+    }
+    return [pattern for place, pattern in patterns.items() if getattr(feature, place)]
+
+
+def _any_of(phrases: Sequence[str]) -> str:
+    return f"(?:{'|'.join(re.escape(_normal(phrase)) for phrase in phrases)})"
+
+
+def _first_match(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
+    def measure(normal: str) -> str | None:
+        match = pattern.search(normal)
+        return match[0] if match else None
+
+    return measure
+
+
+def _latin_debris(normal: str) -> str | None:
+    """Words in lower-case Latin letters; AI, SNS and other acronyms are ordinary Japanese."""
+    match = _LATIN.search(_ESCAPE.sub("\n", normal))
+    return match[0] if match else None
+
+
+def _outer_quotes(normal: str) -> str | None:
+    """Quotes around the whole reply: the one that opens it closes at its very end (markup around them aside)."""
+    inner = normal.strip(" \t\r\n{}")
+    closing = _QUOTES.get(inner[:1])
+    if closing is None or len(inner) < 2 or inner[-1] != closing:
+        return None
+    opening, depth = inner[0], 0
+    for match in re.finditer(f"[{re.escape(opening + closing)}]", inner):
+        closes = match[0] == closing and (opening != closing or depth > 0)
+        depth += -1 if closes else 1
+        if depth == 0 and match.end() < len(inner):
+            return None
+    return opening + closing if depth == 0 else None
+
+
+MEASURED: dict[str, Callable[[str], str | None]] = {
+    "markup": _first_match(_MARKUP),
+    "literal_escape": _first_match(_ESCAPE),
+    "outer_quotes": _outer_quotes,
+    "latin_debris": _latin_debris,
+}

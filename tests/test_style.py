@@ -8,14 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from socratic_mlflow.dialogues import read_dialogues
-from socratic_mlflow.style import (
-    ADDRESS_WEIGHT,
-    INQUIRY_WEIGHT,
-    QUESTION_WEIGHT,
-    sentence_style,
-    sentences,
-    socratic_style,
-)
+from socratic_mlflow.socratic import SOCRATIC
+from socratic_mlflow.style import sentences, socratic_style
 
 # Marks that may follow an ending without hiding it; full and half width, one and several, quotes, emoji.
 CLOSERS = [
@@ -63,8 +57,8 @@ def test_the_documented_examples() -> None:
 
 
 def test_the_documented_weights() -> None:
-    assert (QUESTION_WEIGHT, ADDRESS_WEIGHT, INQUIRY_WEIGHT) == (0.6, 0.25, 0.15)
-    assert QUESTION_WEIGHT + ADDRESS_WEIGHT + INQUIRY_WEIGHT == 1.0
+    weights = {feature.name: feature.weight for feature in SOCRATIC.style}
+    assert weights == {"question": 0.6, "address": 0.25, "inquiry": 0.15}
 
 
 @pytest.mark.parametrize("closer", CLOSERS, ids=ascii)
@@ -159,7 +153,7 @@ def test_any_text_scores_between_nothing_and_one(text: str) -> None:
 def test_the_order_of_sentences_does_not_matter(parts: list[str]) -> None:
     forwards, backwards = "。".join(parts), "？".join(reversed(parts))
     assert socratic_style(forwards) == pytest.approx(socratic_style(backwards))
-    assert socratic_style(forwards) == pytest.approx(sum(map(sentence_style, parts)) / len(parts))
+    assert socratic_style(forwards) == pytest.approx(sum(map(socratic_style, parts)) / len(parts))
 
 
 def test_real_socratic_replies_score_as_the_issue_says(shared_data: Path) -> None:
