@@ -1,10 +1,11 @@
 """Fit the weights of `socratic_tone` to a judge's ratings, and show how well both scores agree with them.
 
     python calibration/fit_tone.py ../shared/data/judged_replies_dev.jsonl            # print the tables
-    python calibration/fit_tone.py FILE --write --plot docs/images/calibration.png    # and write the constants, the plot
+    python calibration/fit_tone.py FILE --write                                       # and write the constants
+    python calibration/fit_tone.py FILE --docs docs/style.md --plot docs/images/calibration.png
 
-FILE is JSONL of {"reply", "tone" (0 to 4), "question_id", "checkpoint"}. The model is linear regression of the rating on the
-features that `socratic.py` names (present or not), with an L2 penalty and every weight bound to the direction that the
+FILE is JSONL of {"reply", "tone" (0 to 4), "question_id", "checkpoint"}. The model is linear regression of the rating on
+the features that `socratic.py` names (present or not), with an L2 penalty and every weight bound to the direction that the
 style asks for. Scores for agreement (Spearman's rank correlation) come from replies to questions that the fit has not seen:
 each question is left out once. Intervals are percentiles over resampled questions, for replies to one question go together.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,27 +108,43 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
         fewer = x.copy()
         fewer[:, column] = 0.0
         without[name] = spearman(left_out_predictions(fewer, y, questions), y) - spearman(unseen, y)
-    return {"agreement": agreement, "x": x, "y": y, "weights": weights, "without": without, "columns": columns}
+    data = {"x": x, "y": y, "questions": questions, "columns": columns}
+    return data | {"agreement": agreement, "weights": weights, "without": without}
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print both tables in Markdown."""
+def tables(found: dict[str, Any]) -> dict[str, str]:
+    """Both tables in Markdown. Weights are those of the package, which are the fitted ones after --write."""
     x, y = found["x"], found["y"]
-    print("| score | Spearman with the judge | 95% interval |\n| --- | --- | --- |")
+    agreement = ["| score | Spearman with the judge | 95% interval |", "| --- | --- | --- |"]
     for name, (value, low, high) in found["agreement"].items():
-        print(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |")
-    base, weights = scaled(found["weights"])
-    print(
-        f"\nbase {base}\n\n| feature | weight | replies with it | their mean rating | the others' | agreement without it |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |")
+        agreement.append(f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} |")
+    rows = ["| feature | weight | replies with it | their mean rating | the others' | change of agreement without it |"]
+    rows.append("| --- | --- | --- | --- | --- | --- |")
+    rows.append(f"| base | {SOCRATIC.tone_base:.3f} | {len(y)} | {y.mean():.2f} | | |")
     for column, feature in enumerate(SOCRATIC.tone):
         has = x[:, column] > 0
-        rated = f"{y[has].mean():.2f}" if has.any() else "none"
-        print(
-            f"| `{feature.name}`: {feature.what} | {weights[feature.name]:+.3f} | {has.sum()} of {len(y)} | {rated} "
-            f"| {y[~has].mean():.2f} | {found['without'][feature.name]:+.3f} |"
+        least = " (least)" if abs(found["weights"][column]) < LEAST_WEIGHT + 1e-4 else ""
+        rated, others = (f"{y[group].mean():.2f}" if group.any() else "none" for group in (has, ~has))
+        rows.append(
+            f"| `{feature.name}`: {feature.what} | {feature.weight:+.3f}{least} | {has.sum()} | {rated} | {others} "
+            f"| {round(found['without'][feature.name], 3) + 0.0:+.3f} |"
         )
+    return {"agreement": "\n".join(agreement), "features": "\n".join(rows)}
+
+
+def show(found: dict[str, Any], docs: str | None) -> None:
+    """Print both tables; into the file `docs` as well, between its comments <!-- NAME --> and <!-- end of NAME -->."""
+    text = Path(docs).read_text(encoding="utf-8") if docs else ""
+    for name, table in tables(found).items():
+        print(f"{table}\n")
+        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        if docs:
+            before, after = text.split(begin)[0], text.split(end)[1]
+            text = f"{before}{begin}{table}{end}{after}"
+    if docs:
+        Path(docs).write_text(text, encoding="utf-8")
+    if scaled(found["weights"]) != (SOCRATIC.tone_base, {feature.name: feature.weight for feature in SOCRATIC.tone}):
+        print("note: the package has other weights than this fit gives; run with --write, then once more", file=sys.stderr)
 
 
 def write(base: float, weights: dict[str, float], count: int) -> None:
@@ -140,27 +158,39 @@ def write(base: float, weights: dict[str, float], count: int) -> None:
 
 
 def plot(found: dict[str, Any], path: str) -> None:
-    """Both scores by the judge's rating: one dot a reply, the bar is the mean with its 95% interval over replies."""
+    """Both scores by the judge's rating: one dot a reply, and each rating's mean with its interval over questions."""
     from matplotlib.figure import Figure
 
-    shown = ("socratic_style", "socratic_tone, weights from the other questions", "socratic_tone, as it ships")
-    figure = Figure(figsize=(12, 4.2), layout="constrained", dpi=110)
-    rng, y = np.random.default_rng(0), found["y"]
-    for axes, name in zip(figure.subplots(1, 3), shown, strict=True):
+    names = list(found["columns"])
+    # What was left out is predicted in points and without an intercept: shift it to the ratings' mean.
+    shown = {
+        names[0]: ("socratic_style", "score, 0 to 1"),
+        names[2]: ("socratic_tone, as it ships\n(its weights saw these ratings)", "score, 0 to 1"),
+        names[1]: ("socratic_tone, weights fitted\nto the other questions", "predicted rating, points"),
+    }
+    figure = Figure(figsize=(12, 4.8), layout="constrained", dpi=110)
+    rng, y, questions = np.random.default_rng(0), found["y"], found["questions"]
+    figure.suptitle(f"Both scores against a judge's rating of the tone of {len(y)} replies", fontsize=12)
+    for axes, (name, (title, unit)) in zip(figure.subplots(1, 3), shown.items(), strict=True):
         values = found["columns"][name]
-        value, low, high = found["agreement"][name]
-        axes.scatter(y + rng.uniform(-0.18, 0.18, len(y)), values, s=14, alpha=0.45, linewidths=0)
+        if name == names[1]:
+            values = values - values.mean() + y.mean()
+        else:
+            axes.set_ylim(-0.04, 1.04)
+        axes.scatter(y + rng.uniform(-0.2, 0.2, len(y)), values, s=13, alpha=0.4, linewidths=0, label="a reply")
         for rating in np.unique(y):
             group = values[y == rating]
-            means = [rng.choice(group, len(group)).mean() for _ in range(2000)]
-            below, above = np.percentile(means, [2.5, 97.5])
-            axes.errorbar(
-                rating, group.mean(), [[group.mean() - below], [above - group.mean()]], fmt="_k", ms=22, capsize=5
-            )
-        axes.set(xlabel="judge's tone rating", xticks=sorted(set(y)))
-        axes.set_title(f"{name.replace(', ', chr(10))}\nSpearman {value:.2f} ({low:.2f} to {high:.2f})", fontsize=10)
-        axes.set_ylabel("predicted points (no zero of its own)" if "other" in name else "score (0 to 1)")
+            low, high = interval(lambda draw, v=group: v[draw].mean(), questions[y == rating])  # type: ignore[misc]
+            mean, first = group.mean(), rating == y.min()
+            label = "mean and its 95% interval\n(questions resampled)" if first else None
+            axes.errorbar(rating, mean, [[mean - low], [high - mean]], fmt="_k", ms=24, capsize=5, label=label)
+        value, low, high = found["agreement"][name]
+        axes.set_title(f"{title}\nSpearman {value:.2f} (95%: {low:.2f} to {high:.2f})", fontsize=10)
+        ratings = {rating: f"{rating:g}\n{(y == rating).sum()} replies" for rating in np.unique(y)}
+        axes.set_xticks(list(ratings), list(ratings.values()))
+        axes.set(xlabel="judge's rating, points (0 to 4)", ylabel=unit, xlim=(y.min() - 0.5, y.max() + 0.5))
         axes.grid(alpha=0.25)
+    figure.axes[0].legend(loc="upper left", fontsize=8)
     figure.savefig(path)
 
 
@@ -169,11 +199,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("--write", action="store_true", help=f"write the fitted constants to {CONSTANTS.name}")
+    parser.add_argument("--docs", metavar="MD", help="put the tables into this file, between its comments")
     parser.add_argument("--plot", metavar="PNG")
     args = parser.parse_args()
     rows = read(args.file)
     found = report(rows)
-    show(found)
+    show(found, args.docs)
     if args.write:
         # The numbers above are of the constants as they were; run once more to see those of the new ones.
         write(*scaled(found["weights"]), len(rows))

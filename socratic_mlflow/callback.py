@@ -18,15 +18,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from socratic_mlflow.memory import memory_metrics
 from socratic_mlflow.plots import to_rgb, training_progress
+from socratic_mlflow.quality import collapse
+from socratic_mlflow.selection import best_step
 from socratic_mlflow.tracking import Tracker
 
 # model -> (metrics, one row a question); `evaluation.StyleEvaluator` is one.
 Evaluator = Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]]
 
-# The Trainer's own names for what is logged as train/NAME at every step.
 # Characters that MLflow refuses in the name of a metric.
 _REFUSED = re.compile(r"[^-/\w. ]")
 _SPEEDS = ("_runtime", "_per_second", "_time")
+# The Trainer's own names for what is logged as train/NAME at every step.
 _TRAIN_METRICS = ("loss", "grad_norm", "learning_rate", "epoch")
 
 
@@ -52,10 +54,12 @@ class SocraticMlflowCallback(TrainerCallback):
         self._tokens = 0.0
         self._clock = time.monotonic()
         self._started = time.monotonic()
+        self._evaluating_s = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Find the run to write to; on resume, take up the history where the checkpoint left it."""
         self._started = self._clock = time.monotonic()
+        self._evaluating_s = 0.0
         self._tokens = state.num_input_tokens_seen
         if args.include_num_input_tokens_seen == "no":
             # The Trainer counts tokens only where it is asked to, and without a count there is no speed to log.
@@ -112,12 +116,16 @@ class SocraticMlflowCallback(TrainerCallback):
         if self.tracker and state.is_world_process_zero:
             self.tracker.log_table(rows, samples_file(state.global_step))
             self._log_plot(state)
+        self._note_collapse(state)
+        self._evaluating_s += seconds
         # Evaluation is no training time: the next step's speed counts from here.
         self._clock, self._tokens = time.monotonic(), state.num_input_tokens_seen
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """summary/... and the final plot; ends the run if this callback opened it."""
-        values = {"duration_s": time.monotonic() - self._started, "total_steps": state.global_step}
+        spent = time.monotonic() - self._started
+        share = self._evaluating_s / max(spent, 1e-9)
+        values = {"duration_s": spent, "total_steps": state.global_step, "evaluation_share": share}
         if state.epoch is not None:
             values["final_epoch"] = state.epoch
         if losses := self.history.get("train/loss"):
@@ -126,9 +134,12 @@ class SocraticMlflowCallback(TrainerCallback):
         styles = self.history.get("eval/socratic_style", [])
         if styles and styles[0][0] == 0:
             values["base_style"] = styles[0][1]
-        if trained := [value for step, value in styles if step > 0]:
+        # One sentence for everything has no best style, however well it sounds: the best is what would be chosen.
+        best = best_step(state.log_history, "socratic_style")
+        if best is not None:
+            trained = [value for step, value in styles if step > 0]
             values |= {
-                "best_style": max(trained),
+                "best_style": dict(styles)[best],
                 "mean_style": sum(trained) / len(trained),
                 "final_style": trained[-1],
             }
@@ -138,6 +149,15 @@ class SocraticMlflowCallback(TrainerCallback):
             import mlflow
 
             mlflow.end_run()
+
+    def _note_collapse(self, state: TrainerState) -> None:
+        """Tag the run with the steps at which the replies had collapsed, and the last one's reason."""
+        shares = self.history.get("eval/hollow_share", [])
+        steps = {step: reason for step, share in shares if (reason := collapse(share))}
+        if state.global_step in steps and self.tracker and state.is_world_process_zero:
+            # A tag has its limits: of very many steps, the last ones.
+            where = ", ".join(map(str, list(steps)[-50:]))
+            self.tracker.set_tags({"collapsed": f"at steps {where}; at {state.global_step}: {steps[state.global_step]}"})
 
     def _leave_own_run(self) -> None:
         """Forget the run that an earlier training with this callback opened; one that raised has left it open."""

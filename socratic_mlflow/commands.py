@@ -13,6 +13,8 @@ from socratic_mlflow.dialogues import read_dialogues, read_questions, scan_dialo
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
 from socratic_mlflow.quiet import quiet, quiet_transformers
+from socratic_mlflow.style_profile import StyleProfile, read_profile
+from socratic_mlflow.style_profile import to_yaml as profile_yaml
 
 if TYPE_CHECKING:
     from socratic_mlflow.output_dir import OutputDir
@@ -53,6 +55,7 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
 def _digests(config: Config) -> dict[str, str]:
     """The contents of the data, by which a training is known again; ValueError (one line) where they are unusable."""
     digests = {"data_digest": read_dialogues(config.data.path).digest}
+    digests["style_profile_digest"] = read_profile(config.evaluation.style_profile).digest()
     if config.evaluation.questions != "heldout":
         digests["questions_digest"] = read_questions(config.evaluation.questions)[1]
     return digests
@@ -104,11 +107,13 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
     config, corpus = prepared.config, prepared.corpus
     tracker.log_params(as_params(config) | dict(environment) | corpus.params())
     tracker.log_text(to_yaml(config), "config.yaml")
+    tracker.log_text(profile_yaml(corpus.profile), "style_profile.yaml")
     tracker.set_tags(
         {
             "mlflow.note.content": _description(prepared, f"models:/{config.registry.registered_model_name}/Production"),
             "preset": config.run.preset,
             "base_model": config.model.base_model,
+            "style_profile": corpus.profile.name,
         }
     )
     for name, context, part in (("train", "training", corpus.train), ("held_out", "evaluation", corpus.held_out)):
@@ -130,20 +135,20 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
 def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
     """Register the best adapter, and tell the run which version it became."""
     from socratic_mlflow.model import base_revision
-    from socratic_mlflow.registry import Candidate, ChampionStyle, as_tags, register
+    from socratic_mlflow.registry import Candidate, as_tags, register
 
     corpus = prepared.corpus
     candidate = Candidate(
         adapter=best.adapter,
         run_id=tracker.run_id,
         step=best.step,
-        style=best.style,
-        loss=best.loss,
+        metrics=best.metrics,
         base_revision=base_revision(prepared.config.model),
         data_digest=corpus.digest,
         questions_digest=corpus.questions_digest,
+        profile_digest=corpus.profile.digest(),
     )
-    version = register(candidate, prepared.config, ChampionStyle(lambda uri: measure(uri, corpus.questions)))
+    version = register(candidate, prepared.config, lambda uri: measure(uri, corpus.questions, corpus.profile))
     note = _description(prepared, f"models:/{version.name}/{version.version}")
     tracker.set_tags({**as_tags(version), "mlflow.note.content": note})
     log_before_and_after(tracker, best.step)
@@ -162,21 +167,24 @@ def log_before_and_after(tracker: Tracker, best_step: int) -> None:
             "after (best adapter)": new["reply"],
             "style before": old["socratic_style"],
             "style after": new["socratic_style"],
+            "tone before": old["socratic_tone"],
+            "tone after": new["socratic_tone"],
         }
         for old, new in zip(before, after, strict=True)
     ]
     tracker.log_table(rows, "before_and_after.json")
 
 
-def measure(uri: str, questions: list[str]) -> float:
-    """The mean style with which the registered model at `uri` answers `questions`."""
+def measure(uri: str, questions: list[str], profile: StyleProfile) -> dict[str, float]:
+    """The metrics (`evaluation.judge`) of the replies that the registered model at `uri` gives to `questions`."""
     import mlflow
 
-    from socratic_mlflow.evaluation import mean
-    from socratic_mlflow.style import socratic_style
+    from socratic_mlflow.evaluation import Reply, judge
 
     replies = mlflow.pyfunc.load_model(uri).predict(questions)
-    return mean([socratic_style(reply) for reply in replies])
+    # Of a served reply it is not known how it ended; nothing that decides between versions asks for it.
+    metrics, _ = judge(questions, [Reply(reply, 0, False) for reply in replies], profile)
+    return metrics
 
 
 def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> int:
@@ -215,7 +223,10 @@ def _introduce(prepared: Prepared, say: Any) -> None:
     if corpus.skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(corpus.skipped).items())
         say(f"       {len(corpus.skipped)} not used ({counts}); 'socratic-mlflow check-data {config.data.path}' lists them")
-    say(f"judge  {len(corpus.questions)} opening questions; held-out replies themselves score {corpus.reference_style:.3f}")
+    say(
+        f"judge  {len(corpus.questions)} opening questions, style {corpus.profile.name}; the held-out replies themselves "
+        f"score {corpus.reference_style:.3f} (tone {corpus.reference_tone:.3f})"
+    )
     if prepared.chat.rewrites_history:
         say("chat   this base's chat template rewrites earlier turns, so only the last reply of each dialogue is learned")
     if config.run.preset == EMBEDDED and config.model.base_model != EMBEDDED:
@@ -231,16 +242,17 @@ def _description(prepared: Prepared, uri: str) -> str:
         f"QLoRA of `{config.model.base_model}` on `{config.data.path}` ({len(corpus.train)} dialogues, "
         f"{len(corpus.held_out)} held out), {config.training.epochs} epochs, learning rate "
         f"{config.training.learning_rate:g}, rank {config.lora.r}. "
-        "The best checkpoint is chosen by the style of freely generated replies (`eval/socratic_style`).\n\n"
+        f"The best checkpoint is chosen by `eval/{config.evaluation.metric_for_best_model}` on generated replies.\n\n"
         f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('{uri}')\n"
         "print(model.predict('正義とは何でしょうか？'))\n```"
     )
 
 
 def _conclude(prepared: Prepared, best: Best, version: Version, run_id: str, say: Any) -> None:
+    corpus = prepared.corpus
     say(
-        f"best   step {best.step}: style {best.style:.3f} on generated replies "
-        f"(held-out dialogues' own replies: {prepared.corpus.reference_style:.3f})"
+        f"best   step {best.step}: style {best.metrics['socratic_style']:.3f}, tone {best.metrics['socratic_tone']:.3f} on "
+        f"generated replies (held-out dialogues' own replies: {corpus.reference_style:.3f}, {corpus.reference_tone:.3f})"
     )
     say(f"model  {version.name} version {version.version} is now {version.stage} and @{version.alias}: {version.why}")
     say(f"look   mlflow ui   (run {run_id})")

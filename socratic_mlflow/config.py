@@ -180,11 +180,17 @@ class QuantizationConfig(_Section):
 
 @dataclass(frozen=True)
 class EvaluationConfig(_Section):
-    """What is asked of the model at every evaluation, and by which number the best checkpoint is chosen."""
+    """What is asked of the model at every evaluation, and which score of its replies chooses the best checkpoint."""
 
     questions: str = _option(
         "bundled",
         "opening questions to answer: 'bundled', 'heldout' (first messages of the held-out dialogues) or a file",
+    )
+    style_profile: str = _option("socratic", "the style to score: 'socratic', 'gozaru' or a YAML file (docs/style.md)")
+    metric_for_best_model: str = _option(
+        "socratic_style",
+        "which score chooses the best checkpoint and the champion; ties go to the lower evaluation loss",
+        choices=("socratic_style", "socratic_tone"),
     )
     max_samples: int = _option(100, "at most so many questions, and so many held-out dialogues", low=1, high=100000)
     max_new_tokens: int = _option(128, "tokens; a reply is cut there", low=1, high=8192)

@@ -8,7 +8,8 @@ from typing import Any
 from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import Dialogue, Skip, read_dialogues, read_questions, skip_counts, split, text_digest
 from socratic_mlflow.evaluation import mean
-from socratic_mlflow.style import socratic_style
+from socratic_mlflow.style import socratic_style, socratic_tone
+from socratic_mlflow.style_profile import StyleProfile, read_profile
 from socratic_mlflow.tokens import ChatFormat, Encoded, encode_dialogues
 
 
@@ -17,7 +18,7 @@ class Corpus:
     """Everything that a training learns from and is judged by.
 
     `not_evaluated` counts held-out dialogues beyond `max_samples`, which serve nothing. `reference_style` is the mean style
-    of the held-out dialogues' own replies: what there is to reach.
+    of the held-out dialogues' own replies under the style `profile`, `reference_tone` their mean tone: the goal.
     """
 
     train: list[Dialogue]
@@ -29,7 +30,9 @@ class Corpus:
     digest: str
     questions: list[str]
     questions_digest: str
+    profile: StyleProfile
     reference_style: float
+    reference_tone: float
 
     def params(self) -> dict[str, Any]:
         """Counts and digests for the run's params, under `data.` and `evaluation.`."""
@@ -42,6 +45,8 @@ class Corpus:
             "data.skipped": len(self.skipped),
             "data.train_tokens": sum(len(dialogue.input_ids) for dialogue in self.train_encoded),
             "evaluation.questions_digest": self.questions_digest,
+            "evaluation.style_profile_name": self.profile.name,
+            "evaluation.style_profile_digest": self.profile.digest(),
             "evaluation.questions_asked": len(self.questions),
         }
 
@@ -58,7 +63,7 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
     train, held_out = split(used, config.data.test_size, config.training.seed)
     by_place = {dialogue.place: tokens for dialogue, tokens in zip(used, encoded, strict=True)}
     all_held_out, held_out = held_out, evenly(held_out, config.evaluation.max_samples)
-    questions = pick_questions(config, held_out)
+    questions, profile = pick_questions(config, held_out), read_profile(config.evaluation.style_profile)
     replies = [message["content"] for dialogue in held_out for message in dialogue.messages if message["role"] == "model"]
     return Corpus(
         train=train,
@@ -70,7 +75,9 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
         digest=file.digest,
         questions=questions,
         questions_digest=text_digest(questions),
-        reference_style=mean([socratic_style(reply) for reply in replies]),
+        profile=profile,
+        reference_style=mean([socratic_style(reply, profile) for reply in replies]),
+        reference_tone=mean([socratic_tone(reply, profile) for reply in replies]),
     )
 
 

@@ -204,7 +204,13 @@ def split(dialogues: Sequence[Dialogue], test_size: float, seed: int) -> tuple[l
 
 
 def read_questions(path: str) -> tuple[list[str], str]:
-    """(opening questions, SHA-256) of a text file, one question a line; ValueError if it holds none."""
+    """(opening questions, SHA-256) of a text file, one question a line; of dialogues (.json, .jsonl) the first messages.
+
+    ValueError if it holds none.
+    """
+    if Path(path.removesuffix(".gz")).suffix in (".json", ".jsonl"):
+        found = read_dialogues(path)
+        return list(dict.fromkeys(dialogue.messages[0]["content"] for dialogue in found.dialogues)), found.digest
     text, digest = read_text(resolve(path, "questions.txt"))
     questions = [line.strip() for line in text.splitlines() if line.strip()]
     if not questions:

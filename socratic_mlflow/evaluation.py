@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from socratic_mlflow import quality
+from socratic_mlflow.bootstrap import interval
 from socratic_mlflow.dialogues import Message
-from socratic_mlflow.style import socratic_style
+from socratic_mlflow.socratic import SOCRATIC
+from socratic_mlflow.style import socratic_style, socratic_tone
+from socratic_mlflow.style_profile import StyleProfile
 
 if TYPE_CHECKING:
     from socratic_mlflow.tokens import ChatFormat
 
-# Four characters or more, three times in a row.
-_LOOP = re.compile(r"(.{4,}?)\1\1", re.DOTALL)
+SCORES = {"socratic_style": socratic_style, "socratic_tone": socratic_tone}
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,6 @@ class Sampling:
     max_new_tokens: int = 128
     temperature: float = 0.0
     top_p: float = 1.0
-
-
-def is_loop(text: str) -> bool:
-    """Whether the same four characters or more stand three times in a row."""
-    return bool(_LOOP.search(text))
 
 
 def generate(
@@ -97,30 +94,49 @@ def _reply(chat: ChatFormat, row: list[int]) -> Reply:
 class StyleEvaluator:
     """Asks a model the same questions each time; `questions` are opening messages of a user."""
 
-    def __init__(self, chat: ChatFormat, questions: Sequence[str], sampling: Sampling, batch_size: int) -> None:
+    def __init__(
+        self,
+        chat: ChatFormat,
+        questions: Sequence[str],
+        sampling: Sampling,
+        batch_size: int,
+        profile: StyleProfile = SOCRATIC,
+    ) -> None:
         self.chat, self.questions, self.sampling, self.batch_size = chat, list(questions), sampling, batch_size
+        self.profile = profile
 
     def __call__(self, model: Any) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """(metrics, one row a question with its reply and score) of `model` as it is now.
-
-        Metrics: `socratic_style` (mean over replies, in [0, 1]), `reply_chars` (mean), `loop_share`, `cut_off_share` and
-        `empty_share` (shares of the replies, in [0, 1]).
-        """
+        """(metrics, one row a question with its reply and scores) of `model` as it is now; see `judge`."""
         conversations = [[{"role": "user", "content": question}] for question in self.questions]
         replies = generate(model, self.chat, conversations, self.sampling, self.batch_size)
-        styles = [socratic_style(reply.text) for reply in replies]
-        metrics = {
-            "socratic_style": mean(styles),
-            "reply_chars": mean([len(reply.text) for reply in replies]),
-            "loop_share": mean([is_loop(reply.text) for reply in replies]),
-            "cut_off_share": mean([reply.cut_off for reply in replies]),
-            "empty_share": mean([not reply.text for reply in replies]),
+        return judge(self.questions, replies, self.profile)
+
+
+def judge(
+    questions: Sequence[str], replies: Sequence[Reply], profile: StyleProfile = SOCRATIC
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """(metrics, one row a question) of one reply to each question.
+
+    Metrics: `socratic_style` and `socratic_tone`, means over the replies in [0, 1], each with `_low` and `_high`, its 95%
+    bootstrap interval over the questions; and all of `quality.measure`.
+    """
+    texts, cut_off = [reply.text for reply in replies], [reply.cut_off for reply in replies]
+    scores = {name: [score(text, profile) for text in texts] for name, score in SCORES.items()}
+    metrics: dict[str, float] = {}
+    for name, values in scores.items():
+        found = interval(values)
+        metrics |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
+    rows = [
+        {
+            "question": question,
+            "reply": text,
+            **{name: round(values[index], 4) for name, values in scores.items()},
+            "hollow": why,
+            "cut_off": cut_off[index],
         }
-        rows = [
-            {"question": question, "reply": reply.text, "socratic_style": round(style, 4), "cut_off": reply.cut_off}
-            for question, reply, style in zip(self.questions, replies, styles, strict=True)
-        ]
-        return metrics, rows
+        for index, (question, text, why) in enumerate(zip(questions, texts, quality.hollow(texts), strict=True))
+    ]
+    return metrics | quality.measure(questions, texts, cut_off), rows
 
 
 def mean(values: Sequence[float]) -> float:

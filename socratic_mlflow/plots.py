@@ -19,11 +19,12 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("Learning rate", "learning rate", {"train/learning_rate": "learning rate"}),
     (
         "Style",
-        "style score (0 to 1)",
+        "score (0 to 1)",
         {
-            "eval/socratic_style": "generated replies",
-            "eval/teacher_forced_style": "teacher-forced",
-            "eval/reference_style": "held-out dialogues' own replies",
+            "eval/socratic_style": "style, generated replies (95% interval)",
+            "eval/socratic_tone": "tone, generated replies (95% interval)",
+            "eval/teacher_forced_style": "style, teacher-forced",
+            "eval/reference_style": "style, held-out dialogues' own replies",
         },
     ),
     (
@@ -58,18 +59,29 @@ def _draw(axes: Axes, history: History, lines: Mapping[str, str]) -> None:
             continue
         steps, values = zip(*points, strict=True)
         level = name == "eval/reference_style"
-        axes.plot(
+        (line,) = axes.plot(
             steps, values, label=label, linewidth=1.5, linestyle="--" if level else "-",
             marker="o" if len(points) < 40 and not level else None, markersize=4,
         )  # fmt: skip
+        _draw_interval(axes, history, name, line.get_color())
     # A training that diverged has no finite highest loss, and still gets its picture.
-    highest = max((value for name in lines for _, value in history.get(name, ()) if math.isfinite(value)), default=0.0)
+    drawn = [value for name in lines for end in ("", "_high") for _, value in history.get(f"{name}{end}", ())]
+    highest = max(filter(math.isfinite, drawn), default=0.0)
     # Room above the lines for the legend.
     axes.set_ylim(0, 1.25 * highest or 1.0)
     if axes.has_data():
         axes.legend(fontsize="small")
     else:
         axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, color="gray")
+
+
+def _draw_interval(axes: Axes, history: History, name: str, color: str) -> None:
+    """A band between NAME_low and NAME_high, where the history has them."""
+    low, high = (dict(history.get(f"{name}_{end}", ())) for end in ("low", "high"))
+    steps = [step for step, _ in history[name] if step in low and step in high]
+    if steps:
+        ends = [low[step] for step in steps], [high[step] for step in steps]
+        axes.fill_between(steps, *ends, color=color, alpha=0.15, linewidth=0)
 
 
 def to_rgb(figure: Figure) -> object:

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from socratic_mlflow.quality import collapse
+
 
 def say(text: str) -> None:
     """One line to the person at the terminal (stdout, unbuffered); a progress bar in the way is moved down."""
@@ -23,6 +25,15 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _judged(metrics: dict[str, float]) -> str:
+    """Style with its interval, and tone, where an evaluation has them."""
+    if "eval_socratic_style" not in metrics:
+        return ""
+    style, low, high, tone = (metrics.get(f"eval_socratic_{name}") for name in ("style", "style_low", "style_high", "tone"))
+    between = f" (95%: {low:.2f} to {high:.2f})" if low is not None else ""
+    return f"style {style:.3f}{between}, " + (f"tone {tone:.3f}, " if tone is not None else "")
 
 
 class ProgressLines(TrainerCallback):
@@ -70,10 +81,12 @@ class ProgressLines(TrainerCallback):
     ) -> None:
         """The numbers by which a checkpoint is judged, after `SocraticMlflowCallback` has added them."""
         metrics = metrics or {}
-        style = metrics.get("eval_socratic_style")
-        judged = f"style {style:.3f}, " if style is not None else ""
         name = "untrained base" if state.global_step == 0 else f"step {state.global_step}/{state.max_steps}"
-        say(f"  evaluation, {name}: {judged}loss {metrics.get('eval_loss', float('nan')):.3f}")
+        say(f"  evaluation, {name}: {_judged(metrics)}loss {metrics.get('eval_loss', float('nan')):.3f}")
+        if reason := collapse(metrics.get("eval_hollow_share", 0.0)):
+            # The base is no checkpoint that could be taken.
+            taken = "; it will not be taken over a checkpoint that has not collapsed" if state.global_step else ""
+            say(f"    collapsed: {reason}{taken}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Close the bar."""

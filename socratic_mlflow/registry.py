@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +14,37 @@ from urllib.parse import urlsplit
 
 from socratic_mlflow.config import Config
 from socratic_mlflow.model import base_location
+from socratic_mlflow.quality import collapse
 
 PACKAGE = Path(__file__).parent
+
+# What of a candidate's metrics its version shows as tags `eval.NAME`, and what decides between two versions.
+_TAGGED = ("socratic_style", "socratic_tone", "loss", "hollow_share", "identical_share", "loop_share", "distinct_2")
+_DECIDING = ("socratic_style", "socratic_tone", "hollow_share")
+
+# URI of a version -> its metrics on the candidate's questions, under the candidate's style profile.
+Measure = Callable[[str], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best adapter of a run: its folder, the step it comes from, and its scores on `questions_digest`.
-
-    `base_revision` is the commit of a Hub base, or the SHA-256 of a local one.
+    """The best adapter of a run: its folder, the step it comes from, and its `metrics` on the questions of that digest,
+    under the style profile of that digest. `base_revision` is the commit of a Hub base, or the SHA-256 of a local one.
     """
 
     adapter: Path
     run_id: str
     step: int
-    style: float
-    loss: float
+    metrics: Mapping[str, float]
     base_revision: str
     data_digest: str
     questions_digest: str
+    profile_digest: str
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """What must be equal for the scores of two versions to be comparable."""
+        return {"questions_digest": self.questions_digest, "style_profile_digest": self.profile_digest}
 
 
 @dataclass(frozen=True)
@@ -44,29 +58,29 @@ class Version:
     why: str
 
 
-def register(candidate: Candidate, config: Config, champion_style: ChampionStyle) -> Version:
+def register(candidate: Candidate, config: Config, measure: Measure) -> Version:
     """Store `candidate` as a new version with its tags, and give it stage and alias as `registry.promote` says.
 
-    `champion_style` tells the present champion's style on the candidate's own questions.
+    `measure(uri)` gives a champion's metrics where it was judged by other questions or another style than the candidate.
     """
     from mlflow import MlflowClient
 
     name = config.registry.registered_model_name
     model_id = _log_model(candidate, config)
     client = MlflowClient()
-    promoted, why = _decide(candidate, config, champion_style)
+    promoted, why = _decide(candidate, config, measure)
     tags = {
         "run_id": candidate.run_id,
         "base_model": config.model.base_model,
         "base_revision": candidate.base_revision,
         "data_digest": candidate.data_digest,
-        "questions_digest": candidate.questions_digest,
+        **candidate.judged_by,
         "step": candidate.step,
-        "eval.socratic_style": candidate.style,
-        "eval.loss": candidate.loss,
+        **{f"eval.{metric}": _rounded(candidate.metrics[metric]) for metric in _TAGGED if metric in candidate.metrics},
+        "collapsed": collapse(candidate.metrics["hollow_share"]) or "no",
         "promotion": why,
     }
-    version = _new_version(client, name, model_id, {key: str(value) for key, value in tags.items()})
+    version = _new_version(name, model_id, {key: str(value) for key, value in tags.items()})
     stage, alias = ("Production", "champion") if promoted else ("Staging", "challenger")
     client.transition_model_version_stage(name, version.version, stage, archive_existing_versions=promoted)
     client.set_registered_model_alias(name, alias, version.version)
@@ -74,35 +88,24 @@ def register(candidate: Candidate, config: Config, champion_style: ChampionStyle
     return Version(name, str(version.version), stage, alias, why)
 
 
-def _new_version(client: Any, name: str, model_id: str, tags: dict[str, str]) -> Any:
-    """`mlflow.register_model` without what it prints."""
-    from mlflow.exceptions import MlflowException
+def _new_version(name: str, model_id: str, tags: dict[str, str]) -> Any:
+    """`mlflow.register_model`, which also leads from the logged model's page to the version, without what it prints."""
+    import mlflow
 
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return client.create_model_version(name, f"models:/{model_id}", tags=tags, model_id=model_id)
+    with contextlib.redirect_stderr(io.StringIO()):
+        return mlflow.register_model(f"models:/{model_id}", name, tags=tags)
 
 
-class ChampionStyle:
-    """The champion of a registered model and its style; subclassed nowhere, a value with a lookup.
-
-    `measure(uri)` is asked only where the champion was judged by other questions than the candidate.
-    """
-
-    def __init__(self, measure: Any) -> None:
-        self._measure = measure
-
-    def __call__(self, name: str, questions_digest: str) -> tuple[str, float] | None:
-        """(version, style on these questions) of the present champion, or None where there is none."""
-        champion = find_champion(name)
-        if champion is None:
-            return None
-        if champion.tags.get("questions_digest") == questions_digest and "eval.socratic_style" in champion.tags:
-            return str(champion.version), float(champion.tags["eval.socratic_style"])
-        return str(champion.version), float(self._measure(f"models:/{name}/{champion.version}"))
+def champion_metrics(name: str, candidate: Candidate, measure: Measure) -> tuple[str, Mapping[str, float]] | None:
+    """(version, metrics as `candidate` was judged) of the present champion, or None where there is none."""
+    champion = find_champion(name)
+    if champion is None:
+        return None
+    known = {key.removeprefix("eval."): value for key, value in champion.tags.items() if key.startswith("eval.")}
+    comparable = all(champion.tags.get(key) == value for key, value in candidate.judged_by.items())
+    if comparable and all(metric in known for metric in _DECIDING):
+        return str(champion.version), {metric: float(known[metric]) for metric in _DECIDING}
+    return str(champion.version), measure(f"models:/{name}/{champion.version}")
 
 
 def find_champion(name: str) -> Any:
@@ -133,32 +136,51 @@ def exists(uri: str) -> bool:
     return True
 
 
-def _decide(candidate: Candidate, config: Config, champion_style: ChampionStyle) -> tuple[bool, str]:
+def _decide(candidate: Candidate, config: Config, measure: Measure) -> tuple[bool, str]:
+    """(whether `candidate` becomes the champion, why); a collapsed one never does over one that has not collapsed."""
     name, promote = config.registry.registered_model_name, config.registry.promote
-    if promote != "if_better":
+    collapsed = collapse(candidate.metrics["hollow_share"])
+    if promote == "never" or (promote == "always" and not collapsed):
         return promote == "always", f"promote={promote}"
     try:
-        champion = champion_style(name, candidate.questions_digest)
+        champion = champion_metrics(name, candidate, measure)
     except Exception as error:
         # Whatever is wrong with the champion (its base gone or gated, say) must not cost this training its version.
         return False, f"the champion could not be measured on these questions ({type(error).__name__}: {error})"[:500]
     if champion is None:
-        return True, "there was no champion yet"
-    version, style = champion
-    better = candidate.style >= style
-    relation = "at least" if better else "below"
+        return True, "there was no champion yet" + (f", though it has collapsed: {collapsed}" if collapsed else "")
+    version, theirs = champion
+    fallen = collapse(theirs["hollow_share"])
+    if collapsed and not fallen:
+        return False, f"it has collapsed ({collapsed}) and version {version} has not"
+    if promote == "always":
+        return True, f"promote=always; both it and version {version} have collapsed"
+    if fallen and not collapsed:
+        return True, f"version {version} has collapsed ({fallen}) and it has not"
+    return _compare(candidate, version, theirs, config.evaluation.metric_for_best_model)
+
+
+def _compare(candidate: Candidate, version: str, theirs: Mapping[str, float], metric: str) -> tuple[bool, str]:
+    ours, champions, word = _rounded(candidate.metrics[metric]), _rounded(theirs[metric]), metric.removeprefix("socratic_")
+    relation = "at least" if ours >= champions else "below"
     return (
-        better,
-        f"style {candidate.style:.3f} is {relation} the {style:.3f} of version {version} on the same questions",
+        ours >= champions,
+        f"{word} {ours:.3f} is {relation} the {champions:.3f} of version {version} on the same questions",
     )
+
+
+def _rounded(score: float) -> float:
+    """A score as a tag shows it, so that a version is compared with what stands there."""
+    return round(score, 6)
 
 
 def describe(candidate: Candidate, config: Config, stage: str, why: str) -> str:
     """The version's description in Markdown: what it is, what it scored, how to load it."""
-    name = config.registry.registered_model_name
+    name, scores = config.registry.registered_model_name, candidate.metrics
     return (
         f"LoRA adapter for `{config.model.base_model}`, best of run `{candidate.run_id}` (step {candidate.step}): "
-        f"style {candidate.style:.3f} on generated replies, held-out loss {candidate.loss:.3f}. {stage}: {why}.\n\n"
+        f"style {scores['socratic_style']:.3f} and tone {scores['socratic_tone']:.3f} on generated replies, held-out loss "
+        f"{scores['loss']:.3f}. {stage}: {why}.\n\n"
         f"```python\nmlflow.pyfunc.load_model('models:/{name}/{stage}').predict('正義とは何でしょうか？')\n```"
     )
 
@@ -190,7 +212,7 @@ def _log_model(candidate: Candidate, config: Config) -> str:
         )
     # Under names of their own: the run has eval/... at this step already, and metrics tied to a model go to the run too.
     mlflow.log_metrics(
-        {"summary/registered_style": candidate.style, "summary/registered_loss": candidate.loss},
+        {f"summary/registered_{name.removeprefix('socratic_')}": candidate.metrics[name] for name in (*_DECIDING, "loss")},
         step=candidate.step,
         model_id=logged.model_id,
     )

@@ -17,14 +17,23 @@ from socratic_mlflow.socratic import SOCRATIC
 from socratic_mlflow.style_profile import Feature, StyleProfile
 
 # A sentence ends at a run of these (not at a decimal point); quotes that close behind them belong to the one that ended.
-_SENTENCE_END = re.compile(r"(?:[。!?…\n\r\v\f\x85\u2028\u2029]|\.(?!\d))+")
+_SENTENCE_END = re.compile(r"(?:[。!?❗❕❓❔⋯\n]|\.(?!\d))+")
+_LINE_BREAK = re.compile(r"\r\n?|[\v\f\x85\u2028\u2029]")
+# From the first to the last letter or digit. (str.strip with a set of marks takes time for each mark in the set.)
+_WORDS = re.compile(r"[^\W_](?:.*[^\W_])?", re.DOTALL)
+# What may hang on any ending: かねっ, かねーー, かねｗ, かね（笑）. Bounded, so that time stays linear.
+_DRAWN_OUT = "[ーっッぁぃぅぇぉァィゥェォw(笑]{0,9}"
 # A line break that leaked as two characters, backslash (or its Japanese stand-in, the yen sign) and n.
 _ESCAPE = re.compile(r"(?<![\\¥])[\\¥]+[nrt](?![a-z])")
-_LATIN = re.compile(r"[a-z]{2,}")
-_MARKUP = re.compile(r"[{}<>`|]|\*\*|^#", re.MULTILINE)
+# Lower-case, for AI, SNS and other acronyms are ordinary Japanese.
+_LATIN = re.compile(r"(?<![A-Za-z])[A-Za-z]*?[a-z]{2,}")
+# Angle brackets only as a tag's: ＜注＞ and ＞＜ are ordinary Japanese.
+_MARKUP = re.compile(r"[{}`|]|</?[A-Za-z]|\*\*|^[^\S\n]*[#>]", re.MULTILINE)
 # More marks on one character than any language has (UAX #15, Stream-Safe Text Format) cost quadratic time to normalize.
 _MARKS_ON_ONE = 30
-_QUOTES = {"「": "」", "『": "』", "“": "”", "〝": "〟", "‘": "’", '"': '"', "'": "'", "(": ")", "【": "】", "«": "»"}
+_QUOTES = dict(zip("「『“〝‘\"'(【«《〈[〔", "」』”〟’\"')】»》〉]〕", strict=True))
+_QUOTED_PART = f"(?:[^\\W_]|[{re.escape(''.join({*_QUOTES, *_QUOTES.values()}))}])"
+_QUOTED = re.compile(f"{_QUOTED_PART}(?:.*{_QUOTED_PART})?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,9 @@ def socratic_style(text: str, profile: StyleProfile = SOCRATIC) -> float:
     """Mean sentence score in [0, 1]; 0.0 for text without a sentence."""
     lines = sentences(text)
     joined = "\n".join(lines)
-    total = sum(feature.weight * len(_line_counter(feature).findall(joined)) for feature in profile.style)
+    total = sum(
+        feature.weight * len(_line_counter(feature).findall(_visible(feature, joined))) for feature in profile.style
+    )
     return min(total / len(lines), 1.0) if lines else 0.0
 
 
@@ -84,25 +95,29 @@ def explain(text: str, profile: StyleProfile = SOCRATIC) -> Explanation:
 
 def sentences(text: str) -> list[str]:
     """The sentences of `text`, normalized (NFKC) and without the punctuation, quotes and emoji around them."""
-    normal = _normal(text)
-    around = "".join(char for char in set(normal) if not char.isalnum())
-    parts = _SENTENCE_END.split(_ESCAPE.sub("\n", normal))
-    return [bare for part in parts if (bare := part.strip(around))]
+    parts = _SENTENCE_END.split(_unescaped(normalize(text)))
+    return [words[0] for part in parts if (words := _WORDS.search(part))]
 
 
-def _normal(text: str) -> str:
-    marks = "".join(char for char in set(text) if unicodedata.combining(char))
+def normalize(text: str) -> str:
+    """`text` in one width (NFKC), with one kind of line break, and no more marks on a character than a language has."""
+    # Some marks count as none themselves and fall apart into ones that do.
+    marks = "".join(char for char in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]))
     if marks:
         run = f"([{re.escape(marks)}]{{{_MARKS_ON_ONE}}})[{re.escape(marks)}]+"
         text = re.sub(run, r"\1", text)
-    return unicodedata.normalize("NFKC", text)
+    return _LINE_BREAK.sub("\n", unicodedata.normalize("NFKC", text))
+
+
+def _unescaped(normal: str) -> str:
+    return _ESCAPE.sub("\n", normal)
 
 
 def _tone_found(text: str, lines: Sequence[str], profile: StyleProfile) -> tuple[Found, ...] | None:
     """The tone features that a reply has; None for one without a sentence."""
     if not lines:
         return None
-    normal, joined = _normal(text), "\n".join(lines)
+    normal, joined = normalize(text), "\n".join(lines)
     evidence = {feature: _evidence(feature, normal, joined) for feature in profile.tone}
     return tuple(Found(feature.name, feature.weight, seen) for feature, seen in evidence.items() if seen is not None)
 
@@ -111,7 +126,7 @@ def _evidence(feature: Feature, normal: str, joined: str) -> str | None:
     """What shows that the reply has `feature`, or None where it has not."""
     if feature.measure:
         return MEASURED[feature.measure](normal)
-    match = _pattern(feature).search(joined.partition("\n")[0] if feature.first else joined)
+    match = _pattern(feature).search(_visible(feature, joined.partition("\n")[0] if feature.first else joined))
     if feature.absent:
         return None if match else "none"
     return match[0] if match else None
@@ -125,14 +140,24 @@ def _bounded(base: float, found: Sequence[Found] | None) -> float:
 
 
 def _explain_sentence(line: str, profile: StyleProfile) -> SentenceStyle:
-    matches = [(feature, _pattern(feature).search(line)) for feature in profile.style]
+    matches = [(feature, _pattern(feature).search(_visible(feature, line))) for feature in profile.style]
     found = tuple(Found(feature.name, feature.weight, match[0]) for feature, match in matches if match)
-    return SentenceStyle(line, min(sum(part.weight for part in found), 1.0), found)
+    return SentenceStyle(line, min(sum((part.weight for part in found), 0.0), 1.0), found)
+
+
+def _visible(feature: Feature, lines: str) -> str:
+    """`lines` with what `feature.unless` names blanked out."""
+    return _unless(feature).sub(lambda match: "\0" * len(match[0]), lines) if feature.unless else lines
+
+
+@functools.lru_cache(maxsize=256)
+def _unless(feature: Feature) -> re.Pattern[str]:
+    return re.compile(_any_of(feature.unless))
 
 
 @functools.lru_cache(maxsize=256)
 def _pattern(feature: Feature) -> re.Pattern[str]:
-    """Finds the feature's phrases in sentences that stand one a line. Phrases are literal: no file can bring a slow regex."""
+    """Finds the feature's phrases in sentences, one a line. Phrases are literal: no file can bring a slow regex."""
     return re.compile("|".join(_alternatives(feature)), re.MULTILINE)
 
 
@@ -143,39 +168,26 @@ def _line_counter(feature: Feature) -> re.Pattern[str]:
 
 
 def _alternatives(feature: Feature) -> list[str]:
-    behind = "".join(f"(?<!{re.escape(_normal(phrase))})" for phrase in feature.unless)
-    ahead = "".join(f"(?!{re.escape(_normal(phrase))})" for phrase in feature.unless)
     before = f"(?<=.{{{feature.after}}})" if feature.after else ""
+    then = f"{_any_of(feature.then)}?" if feature.then else ""
     patterns = {
-        "ends": f"{before}{_any_of(feature.ends)}{behind}$",
-        "starts": f"^{ahead}{_any_of(feature.starts)}",
-        "opens": f"(?:^|(?<=[、,])){ahead}{_any_of(feature.opens)}",
-        "contains": f"{ahead}{_any_of(feature.contains)}",
+        "ends": f"{before}{_any_of(feature.ends)}{then}{_DRAWN_OUT}$",
+        "starts": f"^{_any_of(feature.starts)}",
+        "opens": f"(?:^|(?<=[、,])|(?<=[、,] )){_any_of(feature.opens)}",
+        "contains": _any_of(feature.contains),
     }
     return [pattern for place, pattern in patterns.items() if getattr(feature, place)]
 
 
 def _any_of(phrases: Sequence[str]) -> str:
-    return f"(?:{'|'.join(re.escape(_normal(phrase)) for phrase in phrases)})"
+    """The longest first, so that a phrase does not hide a longer one."""
+    return f"(?:{'|'.join(re.escape(phrase) for phrase in sorted(map(normalize, phrases), key=len, reverse=True))})"
 
 
-def _first_match(pattern: re.Pattern[str]) -> Callable[[str], str | None]:
-    def measure(normal: str) -> str | None:
-        match = pattern.search(normal)
-        return match[0] if match else None
-
-    return measure
-
-
-def _latin_debris(normal: str) -> str | None:
-    """Words in lower-case Latin letters; AI, SNS and other acronyms are ordinary Japanese."""
-    match = _LATIN.search(_ESCAPE.sub("\n", normal))
-    return match[0] if match else None
-
-
-def _outer_quotes(normal: str) -> str | None:
-    """Quotes around the whole reply: the one that opens it closes at its very end (markup around them aside)."""
-    inner = normal.strip(" \t\r\n{}")
+def _outer_quotes(clean: str) -> str | None:
+    """Quotes around the whole reply: the one that opens it closes at its very end (other marks around them aside)."""
+    whole = _QUOTED.search(clean)
+    inner = whole[0] if whole else ""
     closing = _QUOTES.get(inner[:1])
     if closing is None or len(inner) < 2 or inner[-1] != closing:
         return None
@@ -188,9 +200,15 @@ def _outer_quotes(normal: str) -> str | None:
     return opening + closing if depth == 0 else None
 
 
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return match[0] if match else None
+
+
+# All but the first see the reply with its escapes turned into line breaks.
 MEASURED: dict[str, Callable[[str], str | None]] = {
-    "markup": _first_match(_MARKUP),
-    "literal_escape": _first_match(_ESCAPE),
-    "outer_quotes": _outer_quotes,
-    "latin_debris": _latin_debris,
+    "literal_escape": lambda normal: _found(_ESCAPE, normal),
+    "markup": lambda normal: _found(_MARKUP, _unescaped(normal)),
+    "outer_quotes": lambda normal: _outer_quotes(_unescaped(normal)),
+    "latin_debris": lambda normal: _found(_LATIN, _unescaped(normal)),
 }

@@ -10,7 +10,10 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,12 @@ from typing import Any
 MEASURES = ("markup", "literal_escape", "outer_quotes", "latin_debris")
 PLACES = ("ends", "starts", "opens", "contains")
 
+# Far more than a style needs; what a file can cost stays small.
+_MOST_CHARACTERS, _MOST_PHRASES, _LONGEST_PHRASE = 100_000, 200, 40
+# With what a phrase must be able to stand in a sentence; with something on both sides unless said here.
+_AROUND = {"ends": ("あ", ""), "then": ("あ", ""), "starts": ("", "あ"), "opens": ("", "あ")}
+_NAME = re.compile(r"[\w-]{1,60}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _PROFILES = Path(__file__).parent / "profiles"
 
 
@@ -26,16 +35,17 @@ class Feature:
     """One thing that a sentence or a reply can have, and what it is worth.
 
     A sentence has it if it ends in one of `ends`, starts with one of `starts`, has one of `opens` at its start or behind
-    a comma, or has one of `contains` anywhere. `unless` are longer phrases that do not count at the same place. `after`
-    is how many characters must stand before an ending, so that the bare ending is no sentence. `first` looks at a reply's
-    first sentence only, `absent` turns the feature around (the reply has it if no sentence does). Instead of phrases a
-    feature of a reply may name a `measure`.
+    a comma, or has one of `contains` anywhere. One of `then` may follow an ending. `unless` are longer phrases: what
+    stands in them does not count. `after` is how many characters must stand before an ending, so that the bare ending is
+    no sentence. `first` looks at a reply's first sentence only, `absent` turns the feature around (the reply has it if no
+    sentence does). Instead of phrases a feature of a reply may name a `measure`.
     """
 
     name: str
     weight: float
     what: str = ""
     ends: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
     contains: tuple[str, ...] = ()
@@ -48,7 +58,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class StyleProfile:
-    """A speaking style: `style` features are added up in each sentence, `tone` features in the reply, from `tone_base` on."""
+    """A speaking style: `style` features add up in each sentence, `tone` features in the reply from `tone_base` on."""
 
     name: str
     style: tuple[Feature, ...]
@@ -80,7 +90,7 @@ def read_profile(name_or_file: str) -> StyleProfile:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
         raise ValueError(
             f"style_profile {name_or_file}: cannot be read ({reason}); give a YAML file or one of {', '.join(shipped())}"
         ) from None
@@ -91,12 +101,18 @@ def parse_profile(text: str, where: str) -> StyleProfile:
     """The profile in YAML `text`; ValueError names `where` it stands, the line, the field and what is allowed."""
     import yaml
 
+    if len(text) > _MOST_CHARACTERS:
+        raise ValueError(f"{where}:1: {len(text)} characters; allowed: at most {_MOST_CHARACTERS}")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise ValueError(f"{where}:{line}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
+        raise ValueError(f"{where}:{line}: not valid YAML ({problem[:100]})") from None
+    if tag:
+        raise ValueError(f"{where}:{tag.start_mark.line + 1}: a tag ('!...'); allowed: plain text, numbers, lists, fields")
     return _Reader(where).profile(root)
 
 
@@ -112,7 +128,7 @@ def to_yaml(profile: StyleProfile) -> str:
 
     content = {
         "name": profile.name,
-        "what": profile.what,
+        **({"what": profile.what} if profile.what else {}),
         "style": [entry(feature) for feature in profile.style],
         "tone_base": profile.tone_base,
         "tone": [entry(feature) for feature in profile.tone],
@@ -136,7 +152,7 @@ class _Reader:
             raise self._error(fields["style"], "the weights under style must be at least 0 and add up to at most 1")
         base = self._number(fields["tone_base"], "tone_base", 0, 1) if "tone_base" in fields else 0.0
         return StyleProfile(
-            name=self._text(fields["name"], "name"),
+            name=self._name(fields["name"]),
             what=self._text(fields["what"], "what") if "what" in fields else "",
             style=style,
             tone=self._features(fields["tone"], "tone"),
@@ -154,35 +170,30 @@ class _Reader:
         return features
 
     def _feature(self, node: Any, section: str) -> Feature:
-        fields = self._mapping(node, tuple(spec.name for spec in dataclasses.fields(Feature)), "a feature")
+        readers: dict[str, Callable[[Any], Any]] = {
+            "name": self._name,
+            "weight": lambda value: self._number(value, "weight", -1, 1),
+            "what": lambda value: self._text(value, "what"),
+            **{field: partial(self._phrases, name=field) for field in (*PLACES, "then", "unless")},
+            "after": lambda value: int(self._number(value, "after", 0, 100, whole=True)),
+            **{field: partial(self._flag, name=field) for field in ("first", "absent")},
+            "measure": self._measure,
+        }
+        fields = self._mapping(node, tuple(readers), "a feature")
         for name in ("name", "weight"):
             if name not in fields:
                 raise self._error(node, f"a feature needs the field {name!r}")
-        values: dict[str, Any] = {
-            "name": self._text(fields["name"], "name"),
-            "weight": self._number(fields["weight"], "weight", -1, 1),
-        }
-        for name in (*PLACES, "unless"):
-            if name in fields:
-                values[name] = self._phrases(fields[name], name)
-        if "after" in fields:
-            values["after"] = int(self._number(fields["after"], "after", 0, 100, whole=True))
-        for name in ("first", "absent"):
-            if name in fields:
-                values[name] = self._flag(fields[name], name)
-        for name in ("what", "measure"):
-            if name in fields:
-                values[name] = self._text(fields[name], name)
-        self._check_feature(node, Feature(**values), section)
-        return Feature(**values)
+        self._check_together(node, set(fields), section)
+        return Feature(**{name: readers[name](value) for name, value in fields.items()})
 
-    def _check_feature(self, node: Any, feature: Feature, section: str) -> None:
-        phrases = [place for place in PLACES if getattr(feature, place)]
-        if feature.measure and feature.measure not in MEASURES:
-            raise self._error(node, f"measure is {feature.measure!r}; allowed: one of {', '.join(MEASURES)}")
-        if bool(feature.measure) == bool(phrases):
-            raise self._error(node, f"feature {feature.name!r} needs phrases ({', '.join(PLACES)}) or a measure, not both")
-        if section == "style" and (feature.measure or feature.first or feature.absent):
+    def _check_together(self, node: Any, given: set[str], section: str) -> None:
+        if ("measure" in given) == bool(given & set(PLACES)):
+            raise self._error(node, f"a feature needs phrases ({', '.join(PLACES)}) or a measure, not both")
+        if "measure" in given and given - {"name", "weight", "what", "measure"}:
+            raise self._error(node, "a feature with a measure has no fields but name, weight, what and measure")
+        if given & {"then", "after"} and "ends" not in given:
+            raise self._error(node, "then and after belong to ends, which this feature has not")
+        if section == "style" and given & {"measure", "first", "absent"}:
             raise self._error(node, "measure, first and absent are for features under tone, which look at the whole reply")
 
     def _mapping(self, node: Any, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -190,17 +201,27 @@ class _Reader:
             raise self._error(node, f"{what} must be 'field: value' lines; fields: {', '.join(allowed)}")
         found: dict[str, Any] = {}
         for key, value in node.value:
-            name = key.value if key.id == "scalar" else "?"
+            name = key.value if key.id == "scalar" else None
             if name not in allowed:
-                raise self._error(key, f"unknown field {name!r}; {what} has {', '.join(allowed)}")
+                raise self._error(key, f"unknown field {_shown(key)}; {what} has {', '.join(allowed)}")
             if name in found:
                 raise self._error(key, f"field {name!r} stands twice")
             found[name] = value
         return found
 
     def _text(self, node: Any, name: str) -> str:
-        if node.id != "scalar" or not node.value.strip():
-            raise self._error(node, f"{name} must be text that is not empty")
+        if node.id != "scalar" or not node.value.strip() or _CONTROL.search(node.value):
+            raise self._error(node, f"{name} is {_shown(node)}; allowed: text, not empty, without control characters")
+        return str(node.value)
+
+    def _name(self, node: Any) -> str:
+        if node.id != "scalar" or not _NAME.fullmatch(node.value):
+            raise self._error(node, f"name is {_shown(node)}; allowed: 1 to 60 letters, digits, _ and -")
+        return str(node.value)
+
+    def _measure(self, node: Any) -> str:
+        if node.id != "scalar" or node.value not in MEASURES:
+            raise self._error(node, f"measure is {_shown(node)}; allowed: one of {', '.join(MEASURES)}")
         return str(node.value)
 
     def _number(self, node: Any, name: str, low: float, high: float, whole: bool = False) -> float:
@@ -219,9 +240,22 @@ class _Reader:
         return bool(node.value == "true")
 
     def _phrases(self, node: Any, name: str) -> tuple[str, ...]:
-        if node.id != "sequence" or not node.value:
-            raise self._error(node, f"{name} must be a list of phrases, such as [かね, だろうか]")
-        return tuple(self._text(item, f"each phrase of {name}") for item in node.value)
+        if node.id != "sequence" or not 0 < len(node.value) <= _MOST_PHRASES:
+            raise self._error(node, f"{name} must be a list of 1 to {_MOST_PHRASES} phrases, such as [かね, だろうか]")
+        return tuple(self._phrase(item, name) for item in node.value)
+
+    def _phrase(self, node: Any, name: str) -> str:
+        from socratic_mlflow.style import normalize, sentences
+
+        phrase = self._text(node, f"a phrase of {name}")
+        if len(phrase) > _LONGEST_PHRASE:
+            raise self._error(node, f"{name} has a phrase of {len(phrase)} characters; allowed: at most {_LONGEST_PHRASE}")
+        before, after = _AROUND.get(name, ("あ", "あ"))
+        if sentences(before + phrase + after) != [normalize(before + phrase + after)]:
+            raise self._error(
+                node, f"{name} cannot find {_shown(node)}: marks that end a sentence or surround it are cut off"
+            )
+        return phrase
 
     def _error(self, node: Any, message: str) -> ValueError:
         line = node.start_mark.line + 1 if node is not None else 1
@@ -229,4 +263,6 @@ class _Reader:
 
 
 def _shown(node: Any) -> str:
-    return repr(node.value) if node.id == "scalar" else f"a {'list' if node.id == 'sequence' else 'mapping'}"
+    if node.id != "scalar":
+        return "a list" if node.id == "sequence" else "a mapping"
+    return repr(node.value) if len(node.value) <= _LONGEST_PHRASE else f"{node.value[:_LONGEST_PHRASE]!r}..."

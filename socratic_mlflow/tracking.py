@@ -30,13 +30,16 @@ class Tracker:
             (name, point.step) for name in names for point in self._client.get_metric_history(self.run_id, name)
         }
 
-    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Each of `values` at `step`, with one time stamp, in one request; those that `recall` found stay."""
+    def log_metrics(self, values: Mapping[str, float], step: int, model_id: str | None = None) -> None:
+        """Each of `values` at `step`, with one time stamp, in one request; those that `recall` found stay.
+
+        With `model_id` they stand on that logged model's page as well.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         new = {name: value for name, value in values.items() if (name, step) not in self._logged}
-        metrics = [Metric(name, float(value), now, step) for name, value in new.items()]
+        metrics = [Metric(name, float(value), now, step, model_id=model_id) for name, value in new.items()]
         for start in range(0, len(metrics), _METRICS_A_BATCH):
             self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
 

@@ -36,12 +36,11 @@ from socratic_mlflow.evaluation import Sampling, StyleEvaluator, mean
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.progress import ProgressLines
+from socratic_mlflow.selection import best_step
 from socratic_mlflow.style import socratic_style
+from socratic_mlflow.style_profile import StyleProfile
 from socratic_mlflow.tokens import IGNORED, ChatFormat, Encoded
 from socratic_mlflow.tracking import Tracker
-
-# Which of the Trainer's metrics chooses the best checkpoint.
-BEST_METRIC = "socratic_style"
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint by style: its adapter's folder, step, style and held-out loss."""
+    """The best checkpoint: its adapter's folder, its step, and all `eval/...` metrics there, named without `eval/`."""
 
     adapter: Path
     step: int
-    style: float
-    loss: float
+    metrics: dict[str, float]
 
 
 def prepare(config: Config, output: OutputDir) -> Prepared:
@@ -80,10 +78,10 @@ def train(prepared: Prepared, tracker: Tracker) -> Best:
     """Train from the newest checkpoint or from the start; the best adapter is saved in the output folder."""
     config, chat, corpus = prepared.config, prepared.chat, prepared.corpus
     limits, checkpoint = config.evaluation, prepared.output.newest_checkpoint()
-    evaluator = StyleEvaluator(
-        chat, corpus.questions, Sampling(max_new_tokens=limits.max_new_tokens), limits.generation_batch_size
-    )
-    recorder = SocraticMlflowCallback(evaluator, tracker, {"reference_style": corpus.reference_style})
+    sampling = Sampling(max_new_tokens=limits.max_new_tokens)
+    evaluator = StyleEvaluator(chat, corpus.questions, sampling, limits.generation_batch_size, corpus.profile)
+    reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
+    recorder = SocraticMlflowCallback(evaluator, tracker, reference)
     trainer = OrderedTrainer(
         model=prepared.model,
         args=training_arguments(config, prepared.output.checkpoints, fresh=checkpoint is None),
@@ -91,7 +89,7 @@ def train(prepared: Prepared, tracker: Tracker) -> Best:
         eval_dataset=_dataset(corpus.held_out_encoded),
         processing_class=chat.tokenizer,
         data_collator=DataCollatorForSeq2Seq(chat.tokenizer, label_pad_token_id=IGNORED),
-        compute_metrics=teacher_forced_style(chat),
+        compute_metrics=teacher_forced_style(chat, corpus.profile),
         preprocess_logits_for_metrics=most_likely,
         callbacks=[recorder, EvaluateAtTheEnd(), ProgressLines()],
     )
@@ -128,7 +126,15 @@ class EpochOrder(LengthGroupedSampler):
 
 
 class OrderedTrainer(Trainer):
-    """A Trainer that reads the training dialogues in `EpochOrder`."""
+    """A Trainer that reads the training dialogues in `EpochOrder` and takes the best checkpoint from `selection.py`."""
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        metric = str(self.args.metric_for_best_model)
+        step = best_step(self.state.log_history, metric)
+        is_new = bool(step == self.state.global_step)
+        if is_new:
+            self.state.best_global_step, self.state.best_metric = step, metrics[f"eval_{metric}"]
+        return is_new
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -162,7 +168,7 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
         save_steps=part.eval_steps,
         save_total_limit=part.save_total_limit,
         load_best_model_at_end=True,
-        metric_for_best_model=BEST_METRIC,
+        metric_for_best_model=config.evaluation.metric_for_best_model,
         greater_is_better=True,
         logging_strategy="steps",
         logging_steps=1,
@@ -187,14 +193,14 @@ def most_likely(logits: Any, labels: Any) -> Any:
     return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
 
 
-def teacher_forced_style(chat: ChatFormat) -> Any:
+def teacher_forced_style(chat: ChatFormat, profile: StyleProfile) -> Any:
     """compute_metrics: the style of the reply tokens that the model predicts when it is shown the true ones before each."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         ids, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
         # The logits at position i predict token i + 1.
         rows = zip(ids[:, :-1], labels[:, 1:] != IGNORED, strict=True)
-        return {"teacher_forced_style": mean([socratic_style(chat.text(row[mask])) for row, mask in rows])}
+        return {"teacher_forced_style": mean([socratic_style(chat.text(row[mask]), profile) for row, mask in rows])}
 
     return compute
 
@@ -250,10 +256,6 @@ def _save_best(state: TrainerState, output: OutputDir, recorder: SocraticMlflowC
     output.best_adapter.mkdir(exist_ok=True)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.copy(output.checkpoints / f"checkpoint-{step}" / name, output.best_adapter)
-    history = {name: dict(points) for name, points in recorder.history.items()}
-    return Best(
-        adapter=output.best_adapter,
-        step=step,
-        style=history["eval/socratic_style"][step],
-        loss=history["eval/loss"][step],
-    )
+    history = {name: dict(points) for name, points in recorder.history.items() if name.startswith("eval/")}
+    metrics = {name.removeprefix("eval/"): points[step] for name, points in history.items() if step in points}
+    return Best(adapter=output.best_adapter, step=step, metrics=metrics)

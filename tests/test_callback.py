@@ -83,6 +83,7 @@ def test_a_training_is_in_mlflow_whole(trained):
     evaluations = [name for name in run.data.metrics if name.startswith("eval/")]
     assert {name: stores.steps(run_id, name) for name in evaluations} == dict.fromkeys(evaluations, EVALUATED)
     assert {"eval/loss", "eval/socratic_style", "eval/loop_share", "eval/reference_style"} <= set(evaluations)
+    assert {"eval/socratic_tone", "eval/socratic_style_low", "eval/hollow_share"} <= set(evaluations)
     assert not [name for name in run.data.metrics if "cuda" in name] or torch.cuda.is_available()
     check_values(trainer, run)
     check_artifacts(run_id)
@@ -114,6 +115,7 @@ def check_summary(trainer, run):
     assert {name: stores.steps(run.info.run_id, name) for name in summary} == {name: [4] for name in summary}
     styles = history(run, "eval/socratic_style")
     assert summary.pop("summary/duration_s") > 0
+    assert 0 < summary.pop("summary/evaluation_share") < 1
     assert summary == {
         "summary/total_steps": 4,
         "summary/final_epoch": trainer.state.epoch,
@@ -157,6 +159,20 @@ def test_generated_style_chooses_the_best_checkpoint(sqlite_store, chat, tmp_pat
     summary = stores.only_run().data.metrics
     assert (summary["summary/base_style"], summary["summary/best_style"]) == (0.9, 0.5)
     assert summary["summary/mean_style"] == pytest.approx(0.3)
+
+
+def test_a_collapse_is_noted_and_is_nobodys_best_style(sqlite_store, chat, tmp_path):
+    judged = iter([(0.9, 1.0), (1.0, 0.75), (0.5, 0.5), (0.4, 0.0)])
+
+    def judge(model):
+        style, hollow = next(judged)
+        return {"socratic_style": style, "hollow_share": hollow}, []
+
+    make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(judge), max_steps=6).train()
+    run = stores.only_run()
+    reason = "75% of the replies are empty, loops or the same to another question"
+    assert run.data.tags["collapsed"] == f"at steps 0, 2; at 2: {reason}"
+    assert (run.data.metrics["summary/best_style"], run.data.metrics["summary/mean_style"]) == (0.5, pytest.approx(1.9 / 3))
 
 
 def test_logging_changes_nothing_in_the_training(sqlite_store, chat, tmp_path):

@@ -37,15 +37,20 @@ INPUTS = {
 
 MISTAKES = [
     # usage
-    ((), "the following arguments are required: {train,check-data}"),
+    ((), "the following arguments are required: {train,check-data,score,evaluate}"),
     (("trian",), "invalid choice: 'trian'"),
-    (("--epochs", "3"), "the following arguments are required: {train,check-data}"),
+    (("--epochs", "3"), "the following arguments are required: {train,check-data,score,evaluate}"),
     (("train", "extra"), "unexpected argument 'extra'"),
     (("train", "-e", "3"), "unexpected argument '-e'"),
     (("train", "--epochs"), "expected one argument"),
     (("train", "--epochs", "--seed", "3"), "expected one argument"),
     (("check-data",), "the following arguments are required: file"),
+    (("score", "a", "b"), "unexpected argument 'b'; put a TEXT with spaces in quotes"),
+    (("score", "-x"), "unexpected argument '-x'; a TEXT that begins with a dash goes behind --"),
+    (("score", "--file"), "expected one argument"),
     # wrong names
+    (("score", "--profle", "gozaru"), "unknown option '--profle'; did you mean --profile?"),
+    (("score", "a", "--epochs", "3"), "unknown option '--epochs'; a TEXT like that goes behind --"),
     (("train", "--epohcs", "3"), "unknown field 'epohcs'; did you mean epochs?"),
     (("train", "--epohcs=3"), "unknown field 'epohcs'; did you mean epochs?"),
     (("train", "--learning-rate", "1e-3"), "unknown field 'learning-rate'; did you mean learning_rate?"),
@@ -158,8 +163,8 @@ def test_help_says_each_fields_range_default_and_what_a_preset_makes_of_it(tmp_p
 def test_help_and_version_of_the_program_itself(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "train" in done.stdout
-    assert "check-data" in done.stdout
+    assert "{train,check-data,score,evaluate}" in done.stdout
+    assert "  socratic-mlflow score --file bundled " in run(tmp_path, "score", "--help").stdout
     assert run(tmp_path, "--version").stdout.strip() == __version__
 
 

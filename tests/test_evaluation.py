@@ -6,8 +6,11 @@ import pytest
 import tiny
 import torch
 
-from socratic_mlflow.evaluation import Sampling, StyleEvaluator, generate, is_loop, mean
-from socratic_mlflow.style import socratic_style
+from socratic_mlflow import quality
+from socratic_mlflow.bootstrap import interval
+from socratic_mlflow.evaluation import Reply, Sampling, StyleEvaluator, generate, judge, mean
+from socratic_mlflow.style import socratic_style, socratic_tone
+from socratic_mlflow.style_profile import Feature, StyleProfile
 
 ANSWERS = [tiny.dialogue(number)[1]["content"] for number in range(len(tiny.QUESTIONS))]
 GREEDY = Sampling(max_new_tokens=40)
@@ -100,41 +103,75 @@ def test_training_goes_on_after_generation(talker):
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("text", "loops"),
-    [
-        ("そうですねそうですねそうですね", True),
-        ("前置き。あいうえあいうえあいうえ後書き", True),
-        ("一行目です。\n一行目です。\n一行目です。\n", True),
-        ("ああああああああああああ", True),
-        ("そうですねそうですね", False),
-        ("ははは、そうそうそう。", False),
-        ("あいうあいうあいう", False),
-        ("", False),
-    ],
-)
-def test_is_loop(text, loops):
-    assert is_loop(text) is loops
-
-
 def test_evaluator_scores_what_the_model_says(talker):
     model, chat = talker
     evaluator = StyleEvaluator(chat, tiny.QUESTIONS, GREEDY, batch_size=7)
     metrics, rows = evaluator(model)
-    styles = [socratic_style(answer) for answer in ANSWERS]
+    styles, tones = [socratic_style(answer) for answer in ANSWERS], [socratic_tone(answer) for answer in ANSWERS]
     assert max(styles) == 1.0
     assert min(styles) == 0.0
+    assert len(set(tones)) > 1
     assert metrics == {
         "socratic_style": pytest.approx(sum(styles) / len(styles)),
+        "socratic_style_low": interval(styles).low,
+        "socratic_style_high": interval(styles).high,
+        "socratic_tone": pytest.approx(sum(tones) / len(tones)),
+        "socratic_tone_low": interval(tones).low,
+        "socratic_tone_high": interval(tones).high,
         "reply_chars": pytest.approx(sum(map(len, ANSWERS)) / len(ANSWERS)),
+        # It has learned four replies, three times each.
+        "hollow_share": 1.0,
+        "identical_share": 1.0,
         "loop_share": 0.0,
         "cut_off_share": 0.0,
         "empty_share": 0.0,
+        "distinct_1": quality.distinct(ANSWERS, 1),
+        "distinct_2": quality.distinct(ANSWERS, 2),
+        "repetition": pytest.approx(sum(map(quality.repetition, ANSWERS)) / len(ANSWERS)),
+        "question_overlap": quality.question_overlap(tiny.QUESTIONS, ANSWERS)[0],
+        "question_overlap_chance": quality.question_overlap(tiny.QUESTIONS, ANSWERS)[1],
     }
+    assert metrics["socratic_style_low"] < metrics["socratic_style"] < metrics["socratic_style_high"]
     assert rows == [
-        {"question": question, "reply": answer, "socratic_style": round(style, 4), "cut_off": False}
-        for question, answer, style in zip(tiny.QUESTIONS, ANSWERS, styles, strict=True)
+        {
+            "question": question,
+            "reply": answer,
+            "socratic_style": round(style, 4),
+            "socratic_tone": round(tone, 4),
+            "hollow": "same to another question",
+            "cut_off": False,
+        }
+        for question, answer, style, tone in zip(tiny.QUESTIONS, ANSWERS, styles, tones, strict=True)
     ]
+
+
+def test_evaluator_scores_under_the_profile_that_it_is_given(talker):
+    model, chat = talker
+    profile = StyleProfile(
+        "doubt",
+        style=(Feature("truly", 1.0, contains=("本当",)),),
+        tone=(Feature("important", 1.0, contains=("大切",)),),
+    )
+    metrics, rows = StyleEvaluator(chat, tiny.QUESTIONS, GREEDY, batch_size=12, profile=profile)(model)
+    assert [row["socratic_style"] for row in rows] == [float("本当" in answer) for answer in ANSWERS]
+    assert [row["socratic_tone"] for row in rows] == [float("大切" in answer) for answer in ANSWERS]
+    assert (metrics["socratic_style"], metrics["socratic_tone"]) == (0.25, 0.25)
+
+
+def test_judge_says_of_each_reply_why_it_is_hollow():
+    texts = ["はい、君。", "", "そうですねそうですねそうですね", "はい！君", "それは君が決めることかね？"]
+    replies = [Reply(text, 9, text == "") for text in texts]
+    metrics, rows = judge(tiny.QUESTIONS[:5], replies)
+    again = "same to another question"
+    assert [row["hollow"] for row in rows] == [again, "empty", "loop", again, ""]
+    assert [row["cut_off"] for row in rows] == [False, True, False, False, False]
+    assert metrics["hollow_share"] == pytest.approx(4 / 5)
+
+
+def test_judge_of_nothing_is_all_zeros():
+    metrics, rows = judge([], [])
+    assert set(metrics.values()) == {0.0}
+    assert rows == []
 
 
 def test_evaluator_counts_replies_that_are_cut_off_empty_or_loop(talker, monkeypatch):

@@ -137,6 +137,7 @@ def test_mlproject_command_passes_each_parameter_once(mlproject: dict[str, Any])
         {"epochs": "3"},
         {"preset": "embedded", "data": "my data/対話.json", "learning_rate": "1e-3"},
         {"weight_decay": "0.5", "training.warmup_ratio": "0.5", "load_in_4bit": "false"},
+        {"style_profile": "my styles/武士.yaml", "metric_for_best_model": "socratic_tone"},
     ],
 )
 def test_mlflow_makes_a_command_of_it_that_gives_the_same_configuration(

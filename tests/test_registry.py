@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from socratic_mlflow.model import attach_adapter, base_revision, load_base
-from socratic_mlflow.registry import Candidate, ChampionStyle, exists, find_champion, register
+from socratic_mlflow.registry import Candidate, exists, find_champion, register
 
-QUESTIONS = "digest of the questions"
+QUESTIONS, PROFILE = "digest of the questions", "digest of the profile"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,23 +40,32 @@ def adapter(base, tmp_path_factory):
 def submit(base, adapter, request):
     """Register a candidate of a given style under the name of the test; returns the version."""
 
-    def submit(style, *, promote="if_better", questions=QUESTIONS, measure=None, name=request.node.name):
+    def submit(
+        style, *, tone=0.5, hollow=0.0, promote="if_better", metric="socratic_style", questions=QUESTIONS, profile=PROFILE,
+        measure=no_measure, name=request.node.name,
+    ):  # fmt: skip
         values = {"registry__registered_model_name": name.replace("[", "-").strip("]"), "registry__promote": promote}
+        values |= {"evaluation__metric_for_best_model": metric}
         config = tiny.config(base, evaluation__max_new_tokens=6, **values)
         with mlflow.start_run() as run:
             candidate = Candidate(
                 adapter=adapter,
                 run_id=run.info.run_id,
                 step=40,
-                style=style,
-                loss=1.25,
+                metrics=scores(style, tone, hollow) | {"loss": 1.25, "distinct_2": 0.75, "reply_chars": 30.0},
                 base_revision=base_revision(config.model),
                 data_digest="digest of the data",
                 questions_digest=questions,
+                profile_digest=profile,
             )
-            return register(candidate, config, ChampionStyle(measure or no_measure))
+            return register(candidate, config, measure)
 
     return submit
+
+
+def scores(style, tone=0.5, hollow=0.0):
+    """The metrics by which versions are compared."""
+    return {"socratic_style": style, "socratic_tone": tone, "hollow_share": hollow}
 
 
 def no_measure(uri):
@@ -97,6 +106,16 @@ def test_an_equal_score_takes_over(submit):
     assert submit(2 / 3).stage == "Production"
 
 
+def test_the_metric_of_the_configuration_decides(submit):
+    submit(0.5, tone=0.5)
+    by_tone = submit(0.2, tone=0.6, metric="socratic_tone")
+    assert (by_tone.stage, by_tone.why) == (
+        "Production",
+        "tone 0.600 is at least the 0.500 of version 1 on the same questions",
+    )
+    assert submit(0.1, tone=0.9, metric="socratic_style").stage == "Staging"
+
+
 @pytest.mark.parametrize(
     ("promote", "stage", "alias"), [("always", "Production", "champion"), ("never", "Staging", "challenger")]
 )
@@ -108,14 +127,15 @@ def test_promotion_can_be_decided_beforehand(submit, promote, stage, alias):
     assert second.why == f"promote={promote}"
 
 
+@pytest.mark.parametrize("other", [{"questions": "other questions"}, {"profile": "another style"}])
 @pytest.mark.parametrize(("measured", "stage"), [(0.5, "Staging"), (0.2, "Production")])
-def test_a_champion_judged_by_other_questions_is_measured_anew(submit, measured, stage):
-    first = submit(0.1, questions="other questions")
+def test_a_champion_judged_by_other_questions_or_another_style_is_measured_anew(submit, measured, stage, other):
+    first = submit(0.1, **other)
     asked = []
 
     def measure(uri):
         asked.append(uri)
-        return measured
+        return scores(measured)
 
     second = submit(0.3, measure=measure)
     assert asked == [f"models:/{first.name}/1"]
@@ -161,12 +181,17 @@ def test_tags_and_description_say_where_a_version_comes_from(submit, base):
         "base_revision": base_revision(tiny.config(base).model),
         "data_digest": "digest of the data",
         "questions_digest": QUESTIONS,
+        "style_profile_digest": PROFILE,
         "step": "40",
         "eval.socratic_style": "0.4",
+        "eval.socratic_tone": "0.5",
         "eval.loss": "1.25",
+        "eval.hollow_share": "0.0",
+        "eval.distinct_2": "0.75",
+        "collapsed": "no",
         "promotion": "there was no champion yet",
     }
-    for part in (stored.run_id, str(base), "step 40", "style 0.400", f"models:/{version.name}/Production"):
+    for part in (stored.run_id, str(base), "step 40", "style 0.400", "tone 0.500", f"models:/{version.name}/Production"):
         assert part in stored.description
 
 
@@ -175,9 +200,11 @@ def test_a_version_leads_to_its_run_and_its_scores(submit):
     stored = MlflowClient().get_model_version(version.name, "1")
     model = mlflow.get_logged_model(stored.source.removeprefix("models:/"))
     assert model.source_run_id == stored.run_id
-    assert {metric.key.rpartition("_")[2]: (metric.value, metric.step) for metric in model.metrics} == {
-        "style": (0.4, 40),
-        "loss": (1.25, 40),
+    assert {metric.key: (metric.value, metric.step) for metric in model.metrics} == {
+        "summary/registered_style": (0.4, 40),
+        "summary/registered_tone": (0.5, 40),
+        "summary/registered_hollow_share": (0.0, 40),
+        "summary/registered_loss": (1.25, 40),
     }
 
 

@@ -16,8 +16,11 @@ import training
 
 from socratic_mlflow.commands import measure
 from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.quality import hollow
 from socratic_mlflow.serving import INPUT_EXAMPLE, conversations, serving_settings
-from socratic_mlflow.style import socratic_style
+from socratic_mlflow.socratic import SOCRATIC
+from socratic_mlflow.style import socratic_style, socratic_tone
+from socratic_mlflow.style_profile import Feature, StyleProfile
 
 ASKED = {"role": "user", "content": "正義とは何でしょうか？"}
 ANSWERED = {"role": "model", "content": "君はどう思うかね？"}
@@ -176,7 +179,17 @@ def test_a_wrong_input_to_the_loaded_model_is_one_clear_line(trained):
     assert str(caught.value).count("\n") == 0
 
 
-def test_measure_is_the_mean_style_of_its_replies(trained):
+def test_measure_is_what_its_replies_score(trained):
     uri = f"models:/{training.MODEL}/1"
     replies = mlflow.pyfunc.load_model(uri).predict(tiny.QUESTIONS)
-    assert measure(uri, tiny.QUESTIONS) == pytest.approx(sum(map(socratic_style, replies)) / len(replies))
+    measured = measure(uri, tiny.QUESTIONS, SOCRATIC)
+    assert measured["socratic_style"] == pytest.approx(sum(map(socratic_style, replies)) / len(replies))
+    assert measured["socratic_tone"] == pytest.approx(sum(map(socratic_tone, replies)) / len(replies))
+    assert measured["hollow_share"] == pytest.approx(sum(map(bool, hollow(replies))) / len(replies))
+
+
+def test_measure_takes_the_profile_that_it_is_given(trained):
+    uri = f"models:/{training.MODEL}/1"
+    always = Feature("not there", 0.75, contains=("この言葉は誰も言わない",), absent=True)
+    profile = StyleProfile("silence", style=SOCRATIC.style, tone=(always,), tone_base=0.25)
+    assert measure(uri, tiny.QUESTIONS[:2], profile)["socratic_tone"] == 1.0

@@ -16,6 +16,7 @@ CLOSERS = [
     "", "？", "?", "！", "!", "。", ".", "｡", "…", "...", "‥", "・・・", "――", "—", "〜", "~", "、",
     "？！", "!?", "⁉", "‼", "？？？", "。。", "？」", "」", "』", "）", ")", "”", '"', "？』」", "！？」", "。」",
     " ", "\u3000", "？ ", "\n", "？\n\n", "♪", "☆", "😊", "？😊", "❓", "❓\ufe0f", "\u200b", "*", "**", "；", "»",
+    "っ", "っ！", "ー", "ーー？", "ぇ", "ｗ", "www", "（笑）", "(笑)", "⋯", "❗", "__", "\u0301", "\\n", "＼ｎ",
 ]  # fmt: skip
 
 QUESTIONS = [
@@ -47,6 +48,8 @@ PLAIN = [
     "本、ではないと思います",
     "ではなくて別のことです",
     "ではありませんね",
+    "欲しいのはおかね",
+    "賛成しかねる",
 ]
 
 
@@ -110,6 +113,9 @@ def test_each_part_adds_its_own_weight(text: str, score: float) -> None:
         ("円周率は3.14なのかね？", 0.6),
         ("円周率は３．１４なのかね？", 0.6),
         ("Really. それは何かね?", 0.3),
+        ("それは何かね❓正義は大切だ❗", 0.3),
+        ("それは何かね\\n正義は大切だ", 0.3),
+        ("それは何かね\r正義は大切だ", 0.3),
     ],
 )
 def test_a_text_scores_the_mean_over_its_sentences(text: str, score: float) -> None:
@@ -125,6 +131,11 @@ def test_text_without_a_sentence_scores_nothing(text: str) -> None:
 def test_sentences_lose_marks_and_quotes_but_no_words() -> None:
     text = "「なるほど。」では、『徳』とは何かね？！　ﾎﾝﾄｳ だろうか…\n（3.5点）"
     assert sentences(text) == ["なるほど", "では、『徳』とは何かね", "ホントウ だろうか", "3.5点"]
+
+
+def test_the_order_of_unlike_marks_around_a_sentence_does_not_matter() -> None:
+    around = "_*「『（😊\u200b…、"
+    assert sentences(f"{around}それは何かね{around[::-1]}") == ["それは何かね"]
 
 
 def test_half_and_full_width_score_the_same() -> None:

@@ -16,10 +16,16 @@ from socratic_mlflow.dialogues import text_digest
 from socratic_mlflow.evaluation import StyleEvaluator
 from socratic_mlflow.model import resolve_dtype
 from socratic_mlflow.options import as_params, build_config
-from socratic_mlflow.style import socratic_style
+from socratic_mlflow.socratic import SOCRATIC
+from socratic_mlflow.style import socratic_style, socratic_tone
 from socratic_mlflow.trainer import EpochOrder
 
 EVERY_STEP = list(range(1, training.MAX_STEPS + 1))
+SCORES = [f"socratic_{score}{end}" for score in ("style", "tone") for end in ("", "_low", "_high")]
+QUALITY = (
+    "hollow_share", "identical_share", "loop_share", "empty_share", "cut_off_share", "distinct_1", "distinct_2",
+    "repetition", "reply_chars", "question_overlap", "question_overlap_chance",
+)  # fmt: skip
 
 
 def resolved(trained):
@@ -38,12 +44,13 @@ def test_every_step_has_its_metrics_once(trained):
 
 def test_every_evaluation_has_styles_loss_replies_and_a_picture(trained):
     run_id = trained.run.info.run_id
-    for name in ("loss", "socratic_style", "teacher_forced_style", "reference_style", "loop_share", "reply_chars"):
+    for name in ("loss", "teacher_forced_style", "reference_style", "reference_tone", *SCORES, *QUALITY):
         assert stores.steps(run_id, f"eval/{name}") == training.EVALUATED
     for step in training.EVALUATED:
         rows = stores.table(run_id, f"samples/step_{step:06d}.json")
         assert [row["question"] for row in rows] == tiny.QUESTIONS[:4]
         assert all(row["socratic_style"] == round(socratic_style(row["reply"]), 4) for row in rows)
+        assert all(row["socratic_tone"] == round(socratic_tone(row["reply"]), 4) for row in rows)
     assert set(stores.image_steps(run_id)) == set(training.EVALUATED)
 
 
@@ -52,6 +59,7 @@ def test_replies_before_and_after_stand_side_by_side(trained):
     both = stores.table(run_id, "before_and_after.json")
     first = stores.table(run_id, "samples/step_000000.json")
     assert [row["before (base)"] for row in both] == [row["reply"] for row in first]
+    assert [row["tone before"] for row in both] == [row["socratic_tone"] for row in first]
     assert len(both) == 4
 
 
@@ -91,6 +99,8 @@ def test_params_count_what_was_learned_from_and_what_was_not(trained):
         "data.skipped.too_long": "1",
     }
     assert params["evaluation.questions_digest"] == text_digest(tiny.QUESTIONS[:4])
+    assert params["evaluation.style_profile_digest"] == SOCRATIC.digest()
+    assert (params["evaluation.style_profile"], params["evaluation.style_profile_name"]) == ("socratic", "socratic")
     not_used = stores.table(trained.run.info.run_id, "data_not_used.json")
     assert [row["reason"] for row in not_used] == ["bad_role", "duplicate", "too_long"]
     assert [row["place"] for row in not_used] == ["line 15", "line 16", "line 17"]
@@ -163,7 +173,7 @@ def test_the_best_checkpoint_is_neither_the_base_nor_the_last(sqlite_store, tmp_
 
     def judge_as_told(self, model):
         metrics, rows = judge(self, model)
-        return metrics | {"socratic_style": next(styles)}, rows
+        return metrics | {"socratic_style": next(styles), "hollow_share": 0.0}, rows
 
     monkeypatch.setattr(StyleEvaluator, "__call__", judge_as_told)
     code, printed = training.command(tmp_path, training.arguments(training_inputs))
