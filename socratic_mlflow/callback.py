@@ -151,9 +151,9 @@ class SocraticMlflowCallback(TrainerCallback):
             mlflow.end_run()
 
     def _note_collapse(self, state: TrainerState) -> None:
-        """Tag the run with the steps at which the replies had collapsed, and the last one's reason."""
+        """Tag the run with the steps at which the replies had collapsed, and the last one's reason (of the base: nothing)."""
         shares = self.history.get("eval/hollow_share", [])
-        steps = {step: reason for step, share in shares if (reason := collapse(share))}
+        steps = {step: reason for step, share in shares if step > 0 and (reason := collapse(share))}
         if state.global_step in steps and self.tracker and state.is_world_process_zero:
             # A tag has its limits: of very many steps, the last ones.
             where = ", ".join(map(str, list(steps)[-50:]))

@@ -88,8 +88,9 @@ class OutputDir:
             )
         for name, digest in digests.items():
             if state.get(name, digest) != digest:
+                other = "under another style profile" if name.startswith("style") else "on other data"
                 raise ValueError(
-                    f"{self.folder} holds a training on other data ({name} {state[name][:12]}, not {digest[:12]}); "
+                    f"{self.folder} holds a training {other} ({name} {state[name][:12]}, not {digest[:12]}); "
                     "choose another output_dir"
                 )
         before = flatten(build_config({}, str(self.folder / "config.yaml")))

@@ -171,7 +171,7 @@ def test_a_collapse_is_noted_and_is_nobodys_best_style(sqlite_store, chat, tmp_p
     make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(judge), max_steps=6).train()
     run = stores.only_run()
     reason = "75% of the replies are empty, loops or the same to another question"
-    assert run.data.tags["collapsed"] == f"at steps 0, 2; at 2: {reason}"
+    assert run.data.tags["collapsed"] == f"at steps 2; at 2: {reason}"
     assert (run.data.metrics["summary/best_style"], run.data.metrics["summary/mean_style"]) == (0.5, pytest.approx(1.9 / 3))
 
 

@@ -235,7 +235,7 @@ def test_a_file_with_nothing_usable_says_what_it_held(tmp_path: Path, data: str,
 
 
 def test_questions_are_the_lines_that_hold_something(tmp_path: Path) -> None:
-    path = write(tmp_path, "\ufeff\n 徳とは何ですか？ \r\n\n\u3000\n勇気とは？")
+    path = write(tmp_path, "\ufeff\n 徳とは何ですか？ \r\n\n\u3000\n勇気とは？", "questions.txt")
     questions, digest = read_questions(path)
     assert questions == ["徳とは何ですか？", "勇気とは？"]
     assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -243,10 +243,23 @@ def test_questions_are_the_lines_that_hold_something(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["", "\n\u3000\n"])
 def test_a_file_without_a_question_is_named(tmp_path: Path, data: str) -> None:
-    path = write(tmp_path, data)
+    path = write(tmp_path, data, "questions.txt")
     with pytest.raises(ValueError) as caught:
         read_questions(path)
     assert str(caught.value) == f"{path}: holds no question; write one a line"
+
+
+@pytest.mark.parametrize("name", ["dialogues.jsonl", "dialogues.jsonl.gz"])
+def test_the_questions_of_dialogues_are_their_first_messages(tmp_path: Path, name: str) -> None:
+    dialogues = [
+        [{"role": "user", "content": "徳とは？"}, {"role": "model", "content": reply}] for reply in ("何かね", "なぜかね")
+    ] + [[{"role": "user", "content": "勇気とは？"}, {"role": "model", "content": "何かね"}]]
+    text = "\n".join(json.dumps({"messages": messages}) for messages in dialogues)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    questions, digest = read_questions(str(path))
+    assert questions == ["徳とは？", "勇気とは？"]
+    assert digest == read_dialogues(str(path)).digest
 
 
 def test_a_digest_of_texts_knows_order_and_borders() -> None:

@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +132,13 @@ def test_links_lead_somewhere(docs: str, repository: Path) -> None:
             assert target[1:] in headings, target
         elif "://" not in target:
             assert (repository / "docs" / target.partition("#")[0]).is_file(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/style.md"])
+def test_the_shown_scores_are_what_the_command_prints(repository: Path, page: str) -> None:
+    shown = re.findall(r"\$ socratic-mlflow score '(.*)'\n(.*?)\n```", (repository / page).read_text("utf-8"), re.DOTALL)
+    assert len(shown) == 1
+    command = [sys.executable, "-m", "socratic_mlflow", "score", shown[0][0]]
+    environment = os.environ | {"COLUMNS": "110", "PYTHONUTF8": "1"}
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    assert printed.rstrip() == shown[0][1]

@@ -138,9 +138,7 @@ def test_questions_come_from_dialogues_too(evaluate, training_inputs):
 
 
 def test_another_style_profile_gives_other_scores(evaluate, training_inputs):
-    _, _, (run_id,) = evaluate(
-        f"models:/{training.MODEL}/1", "--style_profile", "gozaru", *tiny_base(training_inputs)[4:]
-    )
+    _, _, (run_id,) = evaluate(f"models:/{training.MODEL}/1", "--style_profile", "gozaru", *tiny_base(training_inputs)[4:])
     data = MlflowClient().get_run(run_id).data
     assert data.params["evaluation.style_profile_name"] == "gozaru"
     assert data.tags["style_profile"] == "gozaru"
