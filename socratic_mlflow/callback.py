@@ -151,7 +151,7 @@ class SocraticMlflowCallback(TrainerCallback):
             mlflow.end_run()
 
     def _note_collapse(self, state: TrainerState) -> None:
-        """Tag the run with the steps at which the replies had collapsed, and the last one's reason (of the base: nothing)."""
+        """Tag the run with the steps after 0 at which the replies had collapsed, and the last one's reason."""
         shares = self.history.get("eval/hollow_share", [])
         steps = {step: reason for step, share in shares if step > 0 and (reason := collapse(share))}
         if state.global_step in steps and self.tracker and state.is_world_process_zero:
