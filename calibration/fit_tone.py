@@ -112,11 +112,13 @@ def report(rows: list[dict[str, Any]]) -> dict[str, Any]:
     tuned = np.array([row["checkpoint"] != UNTRAINED for row in rows])
     checkpoints = np.array([row["checkpoint"] for row in rows])
     style, other = columns["socratic_style"], left_out_predictions(x, y, checkpoints)
+    means = [np.array([v[checkpoints == name].mean() for name in np.unique(checkpoints)]) for v in (y, style, unseen)]
     subsets = {
         "all": (len(y), spearman(style, y), spearman(unseen, y)),
         "without the untrained model's": (tuned.sum(), spearman(style[tuned], y[tuned]), spearman(unseen[tuned], y[tuned])),
         "rated 3 or 4": (sum(y >= 3), spearman(style[y >= 3], y[y >= 3]), spearman(unseen[y >= 3], y[y >= 3])),
         "all; whole checkpoints left out instead of questions": (len(y), spearman(style, y), spearman(other, y)),
+        "the mean of each checkpoint": (len(means[0]), spearman(means[1], means[0]), spearman(means[2], means[0])),
     }
     data = {"subsets": subsets, "x": x, "y": y, "questions": questions, "columns": columns}
     return data | {"agreement": agreement, "weights": weights, "without": without}

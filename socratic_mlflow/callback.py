@@ -37,7 +37,8 @@ class SocraticMlflowCallback(TrainerCallback):
 
     Without `tracker` it writes to the active MLflow run, or opens one for the training and ends it. `evaluator`, where
     given, generates and scores replies at every evaluation; its metrics are added to the Trainer's own under `eval_NAME`,
-    so that `metric_for_best_model="socratic_style"` works. `eval_constants` are logged beside them as they are.
+    so that `metric_for_best_model="socratic_style"` works. Which checkpoint is the best is the Trainer's own choice: only
+    this project's training (`selection.py`) never takes one that has collapsed. `eval_constants` are logged as they are.
     """
 
     def __init__(
@@ -130,25 +131,27 @@ class SocraticMlflowCallback(TrainerCallback):
             values["final_epoch"] = state.epoch
         if losses := self.history.get("train/loss"):
             values["final_loss"] = losses[-1][1]
-        # Step 0 is the untrained base: a starting point, no candidate for the best.
-        styles = self.history.get("eval/socratic_style", [])
-        if styles and styles[0][0] == 0:
-            values["base_style"] = styles[0][1]
-        # One sentence for everything has no best style, however well it sounds: the best is what would be chosen.
-        best = best_step(state.log_history, "socratic_style")
-        if best is not None:
-            trained = [value for step, value in styles if step > 0]
-            values |= {
-                "best_style": dict(styles)[best],
-                "mean_style": sum(trained) / len(trained),
-                "final_style": trained[-1],
-            }
+        best = state.best_global_step or best_step(state.log_history, "socratic_style")
+        for word in ("style", "tone"):
+            values |= self._summary_of(word, best)
         self._log(state, {f"summary/{name}": value for name, value in values.items()})
         self._log_plot(state)
         if self._opened_run:
             import mlflow
 
             mlflow.end_run()
+
+    def _summary_of(self, word: str, best: int | None) -> dict[str, float]:
+        """base_, best_, mean_ and final_ of one score; `best` is the step of the checkpoint that was chosen."""
+        scores = self.history.get(f"eval/socratic_{word}", [])
+        # Step 0 is the untrained base: a starting point, no candidate for the best.
+        values = {f"base_{word}": score for step, score in scores if step == 0}
+        trained = {step: score for step, score in scores if step > 0}
+        if trained:
+            values |= {f"mean_{word}": sum(trained.values()) / len(trained), f"final_{word}": list(trained.values())[-1]}
+        if best in trained:
+            values[f"best_{word}"] = trained[best]
+        return values
 
     def _note_collapse(self, state: TrainerState) -> None:
         """Tag the run with the steps after 0 at which the replies had collapsed, and the last one's reason."""

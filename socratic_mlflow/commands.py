@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.config import Config
+from socratic_mlflow.config import Config, EvaluationConfig
 from socratic_mlflow.dialogues import read_dialogues, read_questions, scan_dialogues, skip_counts
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
@@ -79,7 +78,7 @@ def _finished_already(state: Mapping[str, str], output: OutputDir) -> int:
 
 def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import open_run
+    from socratic_mlflow.tracking import open_run, stop_on_sigterm
     from socratic_mlflow.trainer import environment_params, prepare
     from socratic_mlflow.trainer import train as run_training
 
@@ -87,7 +86,7 @@ def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, 
     say(f"loading {config.model.base_model} ...")
     prepared = prepare(config, output)
     _introduce(prepared, say)
-    signal.signal(signal.SIGTERM, _terminated)
+    stop_on_sigterm()
     with open_run(output.state().get("run_id")) as tracker:
         output.record(config, run_id=tracker.run_id, **known)
         try:
@@ -137,7 +136,7 @@ def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
     from socratic_mlflow.model import base_revision
     from socratic_mlflow.registry import Candidate, as_tags, register
 
-    corpus = prepared.corpus
+    corpus, limits = prepared.corpus, prepared.config.evaluation
     candidate = Candidate(
         adapter=best.adapter,
         run_id=tracker.run_id,
@@ -147,8 +146,9 @@ def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
         data_digest=corpus.digest,
         questions_digest=corpus.questions_digest,
         profile_digest=corpus.profile.digest(),
+        max_new_tokens=limits.max_new_tokens,
     )
-    version = register(candidate, prepared.config, lambda uri: measure(uri, corpus.questions, corpus.profile))
+    version = register(candidate, prepared.config, lambda uri: measure(uri, corpus.questions, limits, corpus.profile))
     note = _description(prepared, f"models:/{version.name}/{version.version}")
     tracker.set_tags({**as_tags(version), "mlflow.note.content": note})
     log_before_and_after(tracker, best.step)
@@ -175,15 +175,13 @@ def log_before_and_after(tracker: Tracker, best_step: int) -> None:
     tracker.log_table(rows, "before_and_after.json")
 
 
-def measure(uri: str, questions: list[str], profile: StyleProfile) -> dict[str, float]:
-    """The metrics (`evaluation.judge`) of the replies that the registered model at `uri` gives to `questions`."""
-    import mlflow
+def measure(uri: str, questions: list[str], limits: EvaluationConfig, profile: StyleProfile) -> dict[str, float]:
+    """The metrics (`evaluation.judge`) of the registered model at `uri`, asked `questions` as a candidate was."""
+    from socratic_mlflow.evaluation import evaluator_for
+    from socratic_mlflow.named_model import load
 
-    from socratic_mlflow.evaluation import Reply, judge
-
-    replies = mlflow.pyfunc.load_model(uri).predict(questions)
-    # Of a served reply it is not known how it ended; nothing that decides between versions asks for it.
-    metrics, _ = judge(questions, [Reply(reply, 0, False) for reply in replies], profile)
+    named = load(uri, {})
+    metrics, _ = evaluator_for(named.chat, questions, limits, profile)(named.model)
     return metrics
 
 
@@ -258,7 +256,3 @@ def _conclude(prepared: Prepared, best: Best, version: Version, run_id: str, say
     say(f"look   mlflow ui   (run {run_id})")
     load = f"mlflow.pyfunc.load_model('models:/{version.name}/{version.stage}').predict('正義とは何でしょうか？')"
     say(f'ask    python -c "import mlflow; print({load})"')
-
-
-def _terminated(*_: Any) -> None:
-    raise KeyboardInterrupt("SIGTERM")

@@ -208,11 +208,12 @@ def read_questions(path: str) -> tuple[list[str], str]:
 
     ValueError if it holds none.
     """
-    if Path(path.removesuffix(".gz")).suffix in (".json", ".jsonl"):
+    if Path(path.lower().removesuffix(".gz")).suffix in (".json", ".jsonl"):
         found = read_dialogues(path)
         return list(dict.fromkeys(dialogue.messages[0]["content"] for dialogue in found.dialogues)), found.digest
     text, digest = read_text(resolve(path, "questions.txt"))
-    questions = [line.strip() for line in text.splitlines() if line.strip()]
+    # A question that stands twice would make the second reply the same to "another" question.
+    questions = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not questions:
         raise ValueError(f"{path}: holds no question; write one a line")
     return questions, digest

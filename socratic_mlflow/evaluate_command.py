@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.bootstrap import Interval, paired_difference
-from socratic_mlflow.config import Config
+from socratic_mlflow.comparison import COMPARED, Scored, differences, verdicts
+from socratic_mlflow.config import Config, flatten, with_values
 from socratic_mlflow.options import as_params, parse_values
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.quiet import quiet, quiet_transformers
-from socratic_mlflow.style_profile import read_profile
+from socratic_mlflow.style_profile import StyleProfile, parse_profile, read_profile, to_yaml
 
 if TYPE_CHECKING:
     from socratic_mlflow.named_model import NamedModel
+    from socratic_mlflow.tracking import Tracker
 
 # What is printed of an evaluation, and in which words.
 _SHOWN = {
-    "socratic_style": "style",
-    "socratic_tone": "tone",
+    **COMPARED,
     "hollow_share": "hollow replies (share)",
     "identical_share": "identical replies (share)",
     "loop_share": "loops (share)",
@@ -32,17 +32,16 @@ _SHOWN = {
     "question_overlap": "overlap with the question",
     "question_overlap_chance": "overlap by chance",
 }
-COMPARED = ("socratic_style", "socratic_tone")
+# Fields that say which base is loaded; a registered version has its own.
+_BASE_FIELDS = ("run.preset", "model.", "quantization.")
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """One model's replies to the questions: metrics and rows as `evaluation.judge` gives them, and the run they are in."""
+class Evaluated(Scored):
+    """One model's replies: with what it was asked, how it was scored, and the run that holds it all."""
 
-    name: str
     config: Config
-    metrics: dict[str, float]
-    rows: list[dict[str, Any]]
+    profile: StyleProfile
     run_id: str
 
 
@@ -51,26 +50,19 @@ def evaluate(model: str, against: str | None, given: Mapping[str, Any]) -> int:
     quiet()
     fields = parse_values(given)
     questions = read_asked(fields)
-    read_profile(fields.get("evaluation.style_profile", Config().evaluation.style_profile))
-    from socratic_mlflow.named_model import check
-    from socratic_mlflow.tracking import check_store
+    name = fields.get("evaluation.style_profile")
+    profile = read_profile(name) if name else None
+    from socratic_mlflow.tracking import check_store, stop_on_sigterm
 
     quiet_transformers()
     check_store()
-    # Both names before the first model is asked: that may take minutes.
-    for name in (model, against or model):
-        check(name)
-    ours = _evaluate_one(model, fields, questions)
-    _show(ours, len(questions))
-    if against is None:
-        return 0
-    # Equal conditions: the other model gets the limits that the first was asked under.
-    limits = {f"evaluation.{name}": getattr(ours.config.evaluation, name) for name in ("max_new_tokens", "style_profile")}
-    theirs = _evaluate_one(against, {**limits, **fields}, questions)
-    _show(theirs, len(questions))
-    differences = compare(ours, theirs)
-    _show_differences(ours, theirs, differences)
-    _log_comparison(ours, theirs, differences)
+    # Both before the first model is asked: that may take minutes.
+    _check([model, against] if against else [model], fields)
+    stop_on_sigterm()
+    ours = _evaluate_one(model, fields, questions, profile)
+    if against:
+        theirs = _evaluate_one(against, _equal_conditions(ours, against) | fields, questions, ours.profile)
+        _conclude(ours, theirs)
     return 0
 
 
@@ -79,133 +71,167 @@ def read_asked(fields: Mapping[str, Any]) -> list[str]:
     from socratic_mlflow.corpus import evenly
     from socratic_mlflow.dialogues import read_questions
 
-    default = Config().evaluation
-    file = fields.get("evaluation.questions", default.questions)
-    if file == "heldout":
+    asked = with_values(Config(), {key: value for key, value in fields.items() if key.startswith("evaluation.")}).evaluation
+    if asked.questions == "heldout":
         raise ValueError("questions 'heldout' belong to a training; give a file: dialogues, or one question a line")
-    return evenly(read_questions(file)[0], fields.get("evaluation.max_samples", default.max_samples))
+    return evenly(read_questions(asked.questions)[0], asked.max_samples)
 
 
-def compare(ours: Evaluated, theirs: Evaluated) -> dict[str, Interval]:
-    """For each score the mean of ours minus theirs, question by question, with its 95% bootstrap interval."""
-    return {
-        name: paired_difference([row[name] for row in ours.rows], [row[name] for row in theirs.rows]) for name in COMPARED
-    }
+def _check(names: Sequence[str], fields: Mapping[str, Any]) -> None:
+    from socratic_mlflow.named_model import check
+
+    for name in names:
+        check(name)
+    idle = [key for key in fields if key.startswith(_BASE_FIELDS)]
+    if idle and all(name.startswith(("models:/", "runs:/")) for name in names):
+        raise ValueError(f"{idle[0]} has no effect here: {names[0]} has its own base")
 
 
-def verdict(name: str, ours: Evaluated, theirs: Evaluated, difference: Interval) -> str:
-    """One sentence: which model is better by the score `name`, and whether that is more than the choice of questions."""
-    word = _SHOWN[name]
-    figures = f"{difference.mean:+.3f}, 95% interval {difference.low:+.3f} to {difference.high:+.3f}"
-    if not difference.excludes_zero:
-        return f"{word}: no real difference ({figures}); other questions could turn it round"
-    better = ours if difference.mean > 0 else theirs
-    return f"{word}: {better.name} is better, and the difference is real ({figures})"
+def _equal_conditions(ours: Evaluated, against: str) -> dict[str, Any]:
+    """The limit that the first model was asked under; and for `base` the very base that it has."""
+    equal = {"evaluation.max_new_tokens": ours.config.evaluation.max_new_tokens}
+    same = _BASE_FIELDS[1:] if against == "base" else ()
+    return equal | {key: value for key, value in flatten(ours.config).items() if key.startswith(same)}
 
 
-def _evaluate_one(name: str, fields: Mapping[str, Any], questions: Sequence[str]) -> Evaluated:
-    from socratic_mlflow.evaluation import Sampling, StyleEvaluator
+def _evaluate_one(
+    name: str, fields: Mapping[str, Any], questions: Sequence[str], profile: StyleProfile | None
+) -> Evaluated:
+    """Load, ask, log and print one model; without a `profile`, a version is scored by the one it was trained with."""
+    from socratic_mlflow.evaluation import evaluator_for
     from socratic_mlflow.named_model import load, with_evaluation
     from socratic_mlflow.progress import say
     from socratic_mlflow.tracking import open_run
 
     say(f"loading {name} ...")
     named = load(name, fields)
-    config = with_evaluation(named.config, fields)
-    limits = config.evaluation
-    profile = read_profile(limits.style_profile)
-    say(f"asking {len(questions)} questions ...")
-    sampling = Sampling(max_new_tokens=limits.max_new_tokens)
-    evaluator = StyleEvaluator(named.chat, questions, sampling, limits.generation_batch_size, profile)
+    # What is really asked, whatever the configuration beside an adapter says.
+    file = fields.get("evaluation.questions", Config().evaluation.questions)
+    asked = {"evaluation.questions": file, "evaluation.max_samples": len(questions)}
+    config = with_evaluation(named.config, {**fields, **asked})
+    profile = profile or _own_profile(named)
+    say(f"asking {len(questions)} questions (base {config.model.base_model}, style {profile.name}) ...")
     with open_run() as tracker:
-        metrics, rows = evaluator(named.model)
-        _log(tracker, named, config, questions, metrics, rows)
-    return Evaluated(name, config, metrics, rows, tracker.run_id)
+        _log_asked(tracker, named, config, questions, profile)
+        metrics, rows = evaluator_for(named.chat, questions, config.evaluation, profile)(named.model)
+        found = Evaluated(name, metrics, rows, config, profile, tracker.run_id)
+        _log_found(tracker, named, found)
+    _show(found)
+    return found
 
 
-def _log(
-    tracker: Any,
-    named: NamedModel,
-    config: Config,
-    questions: Sequence[str],
-    metrics: Mapping[str, float],
-    rows: Sequence[Mapping[str, Any]],
-) -> None:
-    """The run: what was asked of what, the metrics at step 0, the replies; on a version's page the scores as well."""
-    from socratic_mlflow.callback import samples_file
-    from socratic_mlflow.dialogues import text_digest
-
-    digest, profile = text_digest(questions), read_profile(config.evaluation.style_profile)
-    shown = {key: value for key, value in as_params(config).items() if key.split(".")[0] in ("model", "evaluation")}
-    tracker.log_params(
-        shown
-        | {
-            "evaluated_model": named.name,
-            "evaluation.questions_digest": digest,
-            "evaluation.questions_asked": len(questions),
-            "evaluation.style_profile_name": profile.name,
-            "evaluation.style_profile_digest": profile.digest(),
-        }
-    )
-    tracker.set_tags({"mlflow.runName": f"evaluate {named.name}", "job": "evaluate", "style_profile": profile.name})
-    if reason := collapse(metrics["hollow_share"]):
-        tracker.set_tags({"collapsed": reason})
-    tracker.log_metrics({f"eval/{name}": value for name, value in metrics.items()}, 0, named.model_id)
-    tracker.log_table(rows, samples_file(0))
-    if named.version is not None:
-        tracker.set_tags({"evaluated_version": f"models:/{named.version.name}/{named.version.version}"})
-        _tag_version(named, tracker.run_id, digest, metrics)
-
-
-def _tag_version(named: NamedModel, run_id: str, digest: str, metrics: Mapping[str, float]) -> None:
-    """The scores on the version's page, under the questions' digest: each set of questions has its own."""
-    from mlflow import MlflowClient
-
-    client, version = MlflowClient(), named.version
-    scores = ", ".join(
-        f"{_SHOWN[name]} {metrics[name]:.3f} ({metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f})"
-        for name in COMPARED
-    )
-    client.set_model_version_tag(version.name, version.version, f"evaluated.{digest[:8]}", f"{scores}; run {run_id}")
-
-
-def _log_comparison(ours: Evaluated, theirs: Evaluated, differences: Mapping[str, Interval]) -> None:
+def _own_profile(named: NamedModel) -> StyleProfile:
+    """The profile by which a version was chosen, from its training's run; for any other model the default."""
     from socratic_mlflow.tracking import Tracker
 
-    tracker = Tracker(ours.run_id)
-    metrics = {f"compare/{name}_difference": found.mean for name, found in differences.items()}
-    metrics |= {f"compare/{name}_difference_low": found.low for name, found in differences.items()}
-    metrics |= {f"compare/{name}_difference_high": found.high for name, found in differences.items()}
+    default = read_profile(Config().evaluation.style_profile)
+    tags = named.version.tags if named.version else {}
+    if tags.get("style_profile_digest", default.digest()) == default.digest():
+        return default
+    try:
+        return parse_profile(Tracker(tags["run_id"]).read_text("style_profile.yaml"), "style_profile.yaml")
+    except Exception as error:
+        raise ValueError(
+            f"{named.name}: was chosen by another style profile than {default.name}, and its run does not hold it "
+            f"({error}); give --style_profile"
+        ) from None
+
+
+def _log_asked(
+    tracker: Tracker, named: NamedModel, config: Config, questions: Sequence[str], profile: StyleProfile
+) -> None:
+    """What is asked of what, before it is asked: a run that is interrupted says as much."""
+    from socratic_mlflow.dialogues import text_digest
+
+    shown = {key: value for key, value in as_params(config).items() if key.split(".")[0] in ("model", "evaluation")}
+    digests = {
+        "evaluation.questions_digest": text_digest(questions),
+        "evaluation.questions_asked": len(questions),
+        "evaluation.style_profile": profile.name,
+        "evaluation.style_profile_name": profile.name,
+        "evaluation.style_profile_digest": profile.digest(),
+    }
+    tracker.log_params(shown | digests | {"evaluated_model": named.name})
+    tracker.log_text(to_yaml(profile), "style_profile.yaml")
+    tracker.set_tags({"mlflow.runName": f"evaluate {named.name}", "job": "evaluate", "style_profile": profile.name})
+    if named.version is not None:
+        tracker.set_tags({"evaluated_version": f"models:/{named.version.name}/{named.version.version}"})
+
+
+def _log_found(tracker: Tracker, named: NamedModel, found: Evaluated) -> None:
+    """The metrics at step 0 and the replies; the scores of a version on its page as well."""
+    from socratic_mlflow.callback import samples_file
+
+    if reason := collapse(found.metrics["hollow_share"]):
+        tracker.set_tags({"collapsed": reason})
+    tracker.log_metrics({f"eval/{name}": value for name, value in found.metrics.items()}, 0, named.model_id)
+    tracker.log_table(found.rows, samples_file(0))
+    if named.version is not None:
+        _tag_version(named, found)
+
+
+def _tag_version(named: NamedModel, found: Evaluated) -> None:
+    """One tag for each set of questions and style, with the scores and the run that has the rest."""
+    from mlflow import MlflowClient
+
+    from socratic_mlflow.dialogues import text_digest
+
+    metrics, limit = found.metrics, found.config.evaluation.max_new_tokens
+    digest = text_digest([str(row["question"]) for row in found.rows])
+    scores = ", ".join(
+        f"{word} {metrics[name]:.3f} ({metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f})"
+        for name, word in COMPARED.items()
+    )
+    MlflowClient().set_model_version_tag(
+        named.version.name,
+        named.version.version,
+        f"evaluated.{found.profile.name}.{digest[:8]}",
+        f"{scores} on {len(found.rows)} questions, at most {limit} tokens; run {found.run_id}",
+    )
+
+
+def _conclude(ours: Evaluated, theirs: Evaluated) -> None:
+    """Say which model is better, and log it in the first one's run."""
+    from socratic_mlflow.progress import say
+    from socratic_mlflow.tracking import Tracker
+
+    say(f"{ours.name} minus {theirs.name}, on the same questions")
+    for sentence in verdicts(ours, theirs):
+        say(f"  {sentence}")
+    tracker, found = Tracker(ours.run_id), differences(ours, theirs)
+    metrics = {f"compare/{name}_difference": difference.mean for name, difference in found.items()}
+    metrics |= {f"compare/{name}_difference_low": difference.low for name, difference in found.items()}
+    metrics |= {f"compare/{name}_difference_high": difference.high for name, difference in found.items()}
     tracker.log_metrics(metrics, 0)
-    sentences = [verdict(name, ours, theirs, found) for name, found in differences.items()]
-    tracker.set_tags({"compared_with": f"{theirs.name} (run {theirs.run_id})", "comparison": "; ".join(sentences)})
-    rows = [
+    tracker.set_tags(
+        {
+            "compared_with": f"{theirs.name} (run {theirs.run_id})",
+            "comparison": "; ".join(verdicts(ours, theirs)),
+        }
+    )
+    tracker.log_table(_side_by_side(ours, theirs), "comparison.json")
+
+
+def _side_by_side(ours: Evaluated, theirs: Evaluated) -> list[dict[str, Any]]:
+    second = theirs.name if theirs.name != ours.name else f"{theirs.name} (2)"
+    return [
         {
             "question": mine["question"],
             ours.name: mine["reply"],
-            theirs.name if theirs.name != ours.name else f"{theirs.name} (2)": other["reply"],
-            **{f"{_SHOWN[name]} difference": round(mine[name] - other[name], 4) for name in COMPARED},
+            second: other["reply"],
+            **{f"{word} difference": round(mine[name] - other[name], 4) for name, word in COMPARED.items()},
         }
         for mine, other in zip(ours.rows, theirs.rows, strict=True)
     ]
-    tracker.log_table(rows, "comparison.json")
 
 
-def _show(found: Evaluated, asked: int) -> None:
+def _show(found: Evaluated) -> None:
     from socratic_mlflow.progress import say
 
-    say(f"{found.name} on {asked} questions (run {found.run_id})")
+    say(f"{found.name} on {len(found.rows)} questions (run {found.run_id})")
     for name, words in _SHOWN.items():
         low, high = found.metrics.get(f"{name}_low"), found.metrics.get(f"{name}_high")
         between = f"   95% interval {low:.3f} to {high:.3f}" if low is not None else ""
         say(f"  {words:36}{found.metrics[name]:8.3f}{between}")
     if reason := collapse(found.metrics["hollow_share"]):
         say(f"  collapsed: {reason}")
-
-
-def _show_differences(ours: Evaluated, theirs: Evaluated, differences: Mapping[str, Interval]) -> None:
-    from socratic_mlflow.progress import say
-
-    say(f"{ours.name} minus {theirs.name}, on the same questions")
-    for name, found in differences.items():
-        say(f"  {verdict(name, ours, theirs, found)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow import quality
 from socratic_mlflow.bootstrap import interval
+from socratic_mlflow.config import EvaluationConfig
 from socratic_mlflow.dialogues import Message
 from socratic_mlflow.socratic import SOCRATIC
 from socratic_mlflow.style import socratic_style, socratic_tone
@@ -110,6 +111,14 @@ class StyleEvaluator:
         conversations = [[{"role": "user", "content": question}] for question in self.questions]
         replies = generate(model, self.chat, conversations, self.sampling, self.batch_size)
         return judge(self.questions, replies, self.profile)
+
+
+def evaluator_for(
+    chat: ChatFormat, questions: Sequence[str], limits: EvaluationConfig, profile: StyleProfile
+) -> StyleEvaluator:
+    """The evaluator that a configuration asks for."""
+    sampling = Sampling(max_new_tokens=limits.max_new_tokens)
+    return StyleEvaluator(chat, questions, sampling, limits.generation_batch_size, profile)
 
 
 def judge(

@@ -18,6 +18,9 @@ COLLAPSE_SHARE = 0.5
 _LOOP = re.compile(r"(.{4,}?)\1\1", re.DOTALL)
 # Runs of kanji, of katakana or of Latin letters and digits: the words that carry what a Japanese sentence is about.
 _CONTENT = re.compile(r"[々〆一-鿿㐀-䶿]+|[ァ-ヺー]{2,}|[A-Za-z0-9]{2,}|[0-9]")
+# A reply is a stock phrase if this part of its 4-grams stands in this share of the replies. Of 220 judged replies of eleven
+# checkpoints, and of the dialogues that ship, none is one.
+_STOCK_PART, _STOCK_REPLIES = 2 / 3, 1 / 3
 # How many other questions each reply is held against to learn what overlap chance alone gives.
 _OTHERS = 10
 
@@ -47,20 +50,23 @@ def identical_share(replies: Sequence[str]) -> float:
 
 
 def hollow(replies: Sequence[str]) -> list[str]:
-    """For each reply why it is hollow ('empty', 'loop', 'same to another question'), or ''.
+    """For each reply why it is hollow ('empty', 'loop', 'same to another question', 'stock phrase'), or ''.
 
     Two replies are the same here even if their kanji, katakana, Latin words and numbers differ: the same phrase with
-    another noun put in is still one phrase for everything.
+    another noun put in is still one phrase for everything. A stock phrase is a reply of which two thirds of the 4-grams
+    stand in at least a third of the replies: the same again with a few characters around it.
     """
-    keys = [_CONTENT.sub("＿", _plain(reply)) for reply in replies]
-    return [_reason(key, reply, again) for key, reply, again in zip(keys, replies, _repeated(keys), strict=True)]
+    plain = [_plain(reply) for reply in replies]
+    keys = [_CONTENT.sub("＿", text) for text in plain]
+    found = zip(keys, replies, _repeated(keys), _stock_phrases(plain), strict=True)
+    return [_reason(*each) for each in found]
 
 
 def collapse(hollow_share: float) -> str:
     """In words that the replies have collapsed, or '' where they have not."""
     if hollow_share <= COLLAPSE_SHARE:
         return ""
-    return f"{hollow_share:.0%} of the replies are empty, loops or the same to another question"
+    return f"{hollow_share:.0%} of the replies are empty, loops, or the same as to other questions"
 
 
 def question_overlap(questions: Sequence[str], replies: Sequence[str]) -> tuple[float, float]:
@@ -99,12 +105,23 @@ def measure(questions: Sequence[str], replies: Sequence[str], cut_off: Sequence[
     }
 
 
-def _reason(key: str, reply: str, again: bool) -> str:
+def _stock_phrases(plain: Sequence[str]) -> list[bool]:
+    counts = Counter(gram for text in plain for gram in _grams(text))
+    often = max(2.0, _STOCK_REPLIES * len(plain))
+    common = {gram for gram, count in counts.items() if count >= often}
+    return [len(grams & common) >= _STOCK_PART * len(grams) for grams in map(_grams, plain)]
+
+
+def _grams(text: str) -> set[str]:
+    return {text[start : start + 4] for start in range(max(1, len(text) - 3))}
+
+
+def _reason(key: str, reply: str, again: bool, stock: bool) -> str:
     if not key:
         return "empty"
     if is_loop(reply):
         return "loop"
-    return "same to another question" if again else ""
+    return "same to another question" if again else "stock phrase" if stock else ""
 
 
 def _plain(reply: str) -> str:

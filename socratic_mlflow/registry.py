@@ -29,7 +29,9 @@ Measure = Callable[[str], Mapping[str, float]]
 @dataclass(frozen=True)
 class Candidate:
     """The best adapter of a run: its folder, the step it comes from, and its `metrics` on the questions of that digest,
-    under the style profile of that digest. `base_revision` is the commit of a Hub base, or the SHA-256 of a local one.
+    under the style profile of that digest, with replies of at most `max_new_tokens`.
+
+    `base_revision` is the commit of a Hub base, or the SHA-256 of a local one.
     """
 
     adapter: Path
@@ -40,11 +42,16 @@ class Candidate:
     data_digest: str
     questions_digest: str
     profile_digest: str
+    max_new_tokens: int
 
     @property
     def judged_by(self) -> dict[str, str]:
         """What must be equal for the scores of two versions to be comparable."""
-        return {"questions_digest": self.questions_digest, "style_profile_digest": self.profile_digest}
+        return {
+            "questions_digest": self.questions_digest,
+            "style_profile_digest": self.profile_digest,
+            "max_new_tokens": str(self.max_new_tokens),
+        }
 
 
 @dataclass(frozen=True)

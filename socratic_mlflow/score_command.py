@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _STDIN = "standard input"
 _FIELDS = ("reply", "text", "content", "messages")
+_NO_JSON = "not read as JSON; give JSONL (.jsonl, one reply or dialogue a line) or plain text"
 _EXPECTED = "expected a JSON string, or an object with text under reply, text or content, or with messages"
 # From this width on, what was found stands beside the sentence and not under it.
 _WIDE = 72
@@ -81,11 +82,14 @@ def _read(file: str) -> tuple[str, str, bool]:
             content = sys.stdin.buffer.read().decode("utf-8-sig") if sys.stdin else ""
         except UnicodeDecodeError as error:
             raise ValueError(f"{_STDIN}: not UTF-8 text (byte {error.start})") from None
-        return _STDIN, content, _looks_like_jsonl(content)
+        jsonl = _looks_like_jsonl(content)
+        if not jsonl and _is_json(content):
+            raise ValueError(f"{_STDIN}: {_NO_JSON}")
+        return _STDIN, content, jsonl
     path = resolve(file, "dialogues.jsonl") if file == BUNDLED else Path(file)
     name = path.name.lower().removesuffix(".gz")
     if name.endswith(".json"):
-        raise ValueError(f"{file}: not read as JSON; give JSONL (.jsonl, one reply or dialogue a line) or plain text")
+        raise ValueError(f"{file}: {_NO_JSON}")
     return file, read_text(path)[0], name.endswith(".jsonl")
 
 
@@ -103,6 +107,14 @@ def _looks_like_jsonl(text: str) -> bool:
         if isinstance(first, dict) and not first.keys().isdisjoint(_FIELDS):
             return True
         return isinstance(first, dict | str) and all(isinstance(value, dict | str) for value in values)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _is_json(text: str) -> bool:
+    """Whether `text` as a whole is a JSON list or object."""
+    try:
+        return isinstance(json.loads(text), dict | list)
     except (ValueError, RecursionError):
         return False
 

@@ -27,7 +27,9 @@ def rank(metrics: Mapping[str, float], metric: str) -> tuple[bool, float, float]
     """The higher the better: not collapsed, then the score, then the lower loss. `metrics` has names without `eval_`."""
     loss = metrics.get("loss", math.inf)
     # NaN compares as neither higher nor lower, so that the first checkpoint would win whatever comes later.
-    return not collapse(metrics.get("hollow_share", 0.0)), metrics[metric], -math.inf if math.isnan(loss) else -loss
+    # Rounded, since the mean of the same scores in another order differs in its last bits, and is a tie.
+    score = round(metrics[metric], 6)
+    return not collapse(metrics.get("hollow_share", 0.0)), score, -math.inf if math.isnan(loss) else -loss
 
 
 def best_step(log_history: Sequence[Mapping[str, Any]], metric: str) -> int | None:

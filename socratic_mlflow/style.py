@@ -31,6 +31,9 @@ _LATIN = re.compile(r"(?<![A-Za-z])[A-Za-z]*?[a-z]{2,}")
 _MARKUP = re.compile(r"[{}`|]|</?[A-Za-z]|\*\*|^[^\S\n]*[#>]", re.MULTILINE)
 # More marks on one character than any language has (UAX #15, Stream-Safe Text Format) cost quadratic time to normalize.
 _MARKS_ON_ONE = 30
+# Two Arabic phrases are one character each; the longest other one stands for six (㌖, キロメートル).
+_LONGEST_FORM = 6
+_VARIATION = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _QUOTES = dict(zip("「『“〝‘\"'(【«《〈[〔", "」』”〟’\"')】»》〉]〕", strict=True))
 _QUOTED_PART = f"(?:[^\\W_]|[{re.escape(''.join({*_QUOTES, *_QUOTES.values()}))}])"
 _QUOTED = re.compile(f"{_QUOTED_PART}(?:.*{_QUOTED_PART})?", re.DOTALL)
@@ -100,13 +103,24 @@ def sentences(text: str) -> list[str]:
 
 
 def normalize(text: str) -> str:
-    """`text` in one width (NFKC), with one kind of line break, and no more marks on a character than a language has."""
+    """`text` in one width (NFKC), with one kind of line break, nothing invisible, and no more marks than a language has."""
+    read = {ord(char): form for char in set(text) if (form := _read(char)) != char}
+    if read:
+        text = text.translate(read)
     # Some marks count as none themselves and fall apart into ones that do.
     marks = "".join(char for char in set(text) if unicodedata.combining(unicodedata.normalize("NFKD", char)[0]))
     if marks:
         run = f"([{re.escape(marks)}]{{{_MARKS_ON_ONE}}})[{re.escape(marks)}]+"
         text = re.sub(run, r"\1", text)
     return _LINE_BREAK.sub("\n", unicodedata.normalize("NFKC", text))
+
+
+def _read(char: str) -> str:
+    """What of `char` is read: nothing where it is invisible, the first letter where it stands for a whole phrase."""
+    if unicodedata.category(char) == "Cf" or _VARIATION.match(char):
+        return ""
+    form = unicodedata.normalize("NFKC", char)
+    return form[0] if len(form) > _LONGEST_FORM else char
 
 
 def _unescaped(normal: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,7 @@ def read_profile(name_or_file: str) -> StyleProfile:
         return SOCRATIC
     path = _PROFILES / f"{name_or_file}.yaml" if name_or_file in shipped() else Path(name_or_file)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _beginning(path)
     except (OSError, ValueError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
         raise ValueError(
@@ -97,12 +98,20 @@ def read_profile(name_or_file: str) -> StyleProfile:
     return parse_profile(text, name_or_file)
 
 
+def _beginning(path: Path) -> str:
+    """A regular file's text, of one that is too long no more than shows it."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
+    with path.open(encoding="utf-8-sig") as file:
+        return file.read(_MOST_CHARACTERS + 1)
+
+
 def parse_profile(text: str, where: str) -> StyleProfile:
     """The profile in YAML `text`; ValueError names `where` it stands, the line, the field and what is allowed."""
     import yaml
 
     if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"{where}:1: {len(text)} characters; allowed: at most {_MOST_CHARACTERS}")
+        raise ValueError(f"{where}:1: too many characters; allowed: at most {_MOST_CHARACTERS}")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
@@ -248,6 +257,8 @@ class _Reader:
         from socratic_mlflow.style import normalize, sentences
 
         phrase = self._text(node, f"a phrase of {name}")
+        if not normalize(phrase).strip():
+            raise self._error(node, f"{name} cannot find {_shown(node)}: nothing in it is visible")
         if len(phrase) > _LONGEST_PHRASE:
             raise self._error(node, f"{name} has a phrase of {len(phrase)} characters; allowed: at most {_LONGEST_PHRASE}")
         before, after = _AROUND.get(name, ("あ", "あ"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,12 +75,17 @@ class Tracker:
     def read_table(self, file: str) -> list[dict[str, Any]]:
         """The rows of the JSON table `file`, as `log_table` took them."""
         import json
+
+        table = json.loads(self.read_text(file))
+        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+    def read_text(self, file: str) -> str:
+        """The text artifact `file`."""
         import tempfile
 
         with tempfile.TemporaryDirectory() as folder:
             path = self._client.download_artifacts(self.run_id, file, folder)
-            table = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+            return Path(path).read_text(encoding="utf-8")
 
     def log_text(self, text: str, file: str) -> None:
         """`text` as the artifact `file`."""
@@ -139,6 +145,15 @@ def open_run(run_id: str | None = None) -> Iterator[Tracker]:
         mlflow.end_run("KILLED" if killed else "FAILED")
         raise
     mlflow.end_run("FINISHED")
+
+
+def stop_on_sigterm() -> None:
+    """From here on SIGTERM ends this process as Ctrl-C does, so that its run ends KILLED."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def point_to(run_id: str) -> None:

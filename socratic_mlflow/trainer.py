@@ -32,7 +32,7 @@ from socratic_mlflow import __version__
 from socratic_mlflow.callback import SocraticMlflowCallback
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
-from socratic_mlflow.evaluation import Sampling, StyleEvaluator, mean
+from socratic_mlflow.evaluation import evaluator_for, mean
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.progress import ProgressLines
@@ -77,9 +77,8 @@ def prepare(config: Config, output: OutputDir) -> Prepared:
 def train(prepared: Prepared, tracker: Tracker) -> Best:
     """Train from the newest checkpoint or from the start; the best adapter is saved in the output folder."""
     config, chat, corpus = prepared.config, prepared.chat, prepared.corpus
-    limits, checkpoint = config.evaluation, prepared.output.newest_checkpoint()
-    sampling = Sampling(max_new_tokens=limits.max_new_tokens)
-    evaluator = StyleEvaluator(chat, corpus.questions, sampling, limits.generation_batch_size, corpus.profile)
+    checkpoint = prepared.output.newest_checkpoint()
+    evaluator = evaluator_for(chat, corpus.questions, config.evaluation, corpus.profile)
     reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
     recorder = SocraticMlflowCallback(evaluator, tracker, reference)
     trainer = OrderedTrainer(

@@ -25,7 +25,7 @@ LOOPS = [f"君は{noun}を思うのかね？" * 3 for noun in NOUNS]
 EMPTY = [""] * len(QUESTIONS)
 COLLAPSED = {"one sentence": ONE_SENTENCE, "swapped nouns": SWAPPED, "loops": LOOPS, "empty": EMPTY}
 SAME_OPENING = [f"なるほど。{reply}" for reply in REPLIES]
-WHOLLY = "100% of the replies are empty, loops or the same to another question"
+WHOLLY = "100% of the replies are empty, loops, or the same as to other questions"
 
 
 def as_generated(texts: list[str]) -> list[Reply]:

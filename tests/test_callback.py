@@ -113,7 +113,7 @@ def check_artifacts(run_id):
 def check_summary(trainer, run):
     summary = {name: value for name, value in run.data.metrics.items() if name.startswith("summary/")}
     assert {name: stores.steps(run.info.run_id, name) for name in summary} == {name: [4] for name in summary}
-    styles = history(run, "eval/socratic_style")
+    styles, tones = history(run, "eval/socratic_style"), history(run, "eval/socratic_tone")
     assert summary.pop("summary/duration_s") > 0
     assert 0 < summary.pop("summary/evaluation_share") < 1
     assert summary == {
@@ -124,6 +124,10 @@ def check_summary(trainer, run):
         "summary/best_style": max(styles[2], styles[4]),
         "summary/mean_style": (styles[2] + styles[4]) / 2,
         "summary/final_style": styles[4],
+        "summary/base_tone": tones[0],
+        "summary/best_tone": tones[2 if styles[2] >= styles[4] else 4],
+        "summary/mean_tone": (tones[2] + tones[4]) / 2,
+        "summary/final_tone": tones[4],
     }
 
 
@@ -170,7 +174,7 @@ def test_a_collapse_is_noted_and_is_nobodys_best_style(sqlite_store, chat, tmp_p
 
     make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(judge), max_steps=6).train()
     run = stores.only_run()
-    reason = "75% of the replies are empty, loops or the same to another question"
+    reason = "75% of the replies are empty, loops, or the same as to other questions"
     assert run.data.tags["collapsed"] == f"at steps 2; at 2: {reason}"
     assert (run.data.metrics["summary/best_style"], run.data.metrics["summary/mean_style"]) == (0.5, pytest.approx(1.9 / 3))
 

@@ -42,6 +42,7 @@ def submit(sqlite_store, base, adapter):
                 data_digest="data",
                 questions_digest=questions,
                 profile_digest="profile",
+                max_new_tokens=6,
             )
             return register(candidate, config, measure)
 
@@ -107,6 +108,19 @@ def test_a_champion_judged_by_other_questions_is_measured_for_collapse_too(submi
     assert (version.stage, version.why) == ("Production", f"version 1 has collapsed ({WHOLLY}) and it has not")
     version = submit(ONE_SENTENCE, "always", questions="yet others", measure=lambda uri: scores(REPLIES))
     assert (version.stage, version.why) == ("Staging", f"it has collapsed ({WHOLLY}) and version 2 has not")
+
+
+def test_a_champion_of_an_older_release_is_measured_for_collapse(submit):
+    first, asked = submit(ONE_SENTENCE), []
+    mlflow.MlflowClient().delete_model_version_tag(first.name, first.version, "eval.hollow_share")
+
+    def measure(uri):
+        asked.append(uri)
+        return scores(ONE_SENTENCE)
+
+    version = submit(REPLIES, measure=measure)
+    assert asked == ["models:/guarded/1"]
+    assert (version.stage, version.why) == ("Production", f"version 1 has collapsed ({WHOLLY}) and it has not")
 
 
 def test_a_collapsed_version_takes_no_place_of_which_nothing_is_known(submit):

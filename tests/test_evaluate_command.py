@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import mlflow
 import pytest
@@ -12,9 +17,7 @@ import training
 from mlflow import MlflowClient
 
 from socratic_mlflow import cli
-from socratic_mlflow.bootstrap import Interval
 from socratic_mlflow.callback import samples_file
-from socratic_mlflow.evaluate_command import Evaluated, compare, verdict
 from socratic_mlflow.tracking import Tracker
 
 
@@ -112,10 +115,8 @@ def test_two_models_are_compared_question_by_question(evaluate, training_inputs)
         assert difference == pytest.approx(run.metrics[f"eval/{name}"] - other.metrics[f"eval/{name}"], abs=1e-4)
         assert run.metrics[f"compare/{name}_difference_low"] <= difference + 1e-9
         assert difference <= run.metrics[f"compare/{name}_difference_high"] + 1e-9
-    style, tone = run.tags["comparison"].split("; tone:")
-    assert f"  {style}\n" in printed
-    assert f"  tone:{tone}\n" in printed
-    assert "no real difference" in style or "the difference is real" in style
+    assert "style: too few questions to tell" in run.tags["comparison"]
+    assert "tone: too few questions to tell" in printed
     rows = Tracker(ours).read_table("comparison.json")
     assert [row["question"] for row in rows] == tiny.QUESTIONS[:4]
     assert {"base", f"models:/{training.MODEL}/1", "style difference", "tone difference"} <= set(rows[0])
@@ -123,7 +124,7 @@ def test_two_models_are_compared_question_by_question(evaluate, training_inputs)
 
 def test_a_model_against_itself_shows_no_difference(evaluate):
     _, printed, _ = evaluate(f"models:/{training.MODEL}/1", "--against", f"models:/{training.MODEL}@champion")
-    assert "style: no real difference (+0.000, 95% interval +0.000 to +0.000)" in printed
+    assert "style: too few questions to tell (+0.000, 95% interval +0.000 to +0.000)" in printed
 
 
 def test_questions_come_from_dialogues_too(evaluate, training_inputs):
@@ -138,35 +139,69 @@ def test_questions_come_from_dialogues_too(evaluate, training_inputs):
 
 
 def test_another_style_profile_gives_other_scores(evaluate, training_inputs):
-    _, _, (run_id,) = evaluate(f"models:/{training.MODEL}/1", "--style_profile", "gozaru", *tiny_base(training_inputs)[4:])
+    _, _, (run_id,) = evaluate(f"models:/{training.MODEL}/1", "--style_profile", "gozaru")
     data = MlflowClient().get_run(run_id).data
     assert data.params["evaluation.style_profile_name"] == "gozaru"
     assert data.tags["style_profile"] == "gozaru"
 
 
-def judged(name, styles):
-    rows = [{"socratic_style": style, "socratic_tone": 0.5} for style in styles]
-    return Evaluated(name, None, {}, rows, "run")
+def test_a_version_is_scored_by_the_style_that_it_was_chosen_by(evaluate, trained, training_inputs, tmp_path):
+    given = training.arguments(training_inputs, "gozaru", style_profile="gozaru", registered_model_name="tiny-samurai")
+    assert training.command(trained.folder, [*given, "--max_steps=2"])[0] == 0
+    _, printed, (run_id,) = evaluate("models:/tiny-samurai/1")
+    version = training.version("tiny-samurai", 1)
+    data = MlflowClient().get_run(run_id).data
+    assert data.params["evaluation.style_profile_digest"] == version.tags["style_profile_digest"]
+    assert data.metrics["eval/socratic_tone"] == pytest.approx(float(version.tags["eval.socratic_tone"]), abs=1e-6)
+    assert "style gozaru" in printed
 
 
-def test_a_clear_difference_is_called_real():
-    good, bad = judged("good", [0.6, 0.7, 0.5, 0.8] * 10), judged("bad", [0.1, 0.2, 0.1, 0.3] * 10)
-    found = compare(good, bad)
-    assert "style: good is better, and the difference is real (+0.475" in verdict(
-        "socratic_style", good, bad, found["socratic_style"]
-    )
-    assert "style: good is better" in verdict("socratic_style", bad, good, compare(bad, good)["socratic_style"])
-    assert "no real difference" in verdict("socratic_tone", good, bad, found["socratic_tone"])
+def test_the_params_tell_what_was_really_asked(evaluate, trained, tmp_path):
+    (tmp_path / "q.txt").write_text("徳とは？\n徳とは？\n勇気とは？\n", encoding="utf-8")
+    _, _, (run_id,) = evaluate(trained.output / "best_adapter", "--data", tmp_path / "q.txt", questions=False)
+    params = MlflowClient().get_run(run_id).data.params
+    assert params["evaluation.questions"] == str(tmp_path / "q.txt")
+    assert (params["evaluation.max_samples"], params["evaluation.questions_asked"]) == ("2", "2")
 
 
-def test_a_difference_that_few_questions_carry_is_not_called_real():
-    ours, theirs = judged("a", [1.0, 0.0, 0.5, 0.3]), judged("b", [0.0, 0.9, 0.5, 0.3])
-    assert "no real difference" in verdict("socratic_style", ours, theirs, compare(ours, theirs)["socratic_style"])
+def test_the_other_model_is_asked_under_the_limit_of_the_first(evaluate):
+    one = f"models:/{training.MODEL}/1"
+    _, _, (first, second) = evaluate(one, "--against", "base")
+    params = [MlflowClient().get_run(run_id).data.params for run_id in (first, second)]
+    for name in ("evaluation.max_new_tokens", "model.base_model", "evaluation.questions_digest"):
+        assert params[0][name] == params[1][name]
+    assert params[0]["evaluation.max_new_tokens"] == "6"
 
 
-def test_an_interval_that_touches_zero_is_not_real():
-    assert not Interval(0.1, 0.0, 0.2).excludes_zero
-    assert Interval(-0.1, -0.2, -0.01).excludes_zero
+def test_sigterm_ends_the_run_killed_and_it_says_what_it_was(trained, tmp_path):
+    (tmp_path / "many.txt").write_text("\n".join(f"問い{n}とは？" for n in range(3000)), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "socratic_mlflow",
+        "evaluate",
+        f"models:/{training.MODEL}/1",
+        "--max_new_tokens",
+        "400",
+    ]
+    command += ["--data", str(tmp_path / "many.txt"), "--max_samples", "3000"]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": trained.store}
+    before = run_ids()
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as started:
+        for _ in range(600):
+            new = [run_id for run_id in run_ids() if run_id not in before]
+            if new and "evaluated_version" in MlflowClient().get_run(new[0]).data.tags:
+                break
+            time.sleep(0.1)
+        started.send_signal(signal.SIGTERM)
+        _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert b"Traceback" not in errors
+    run = MlflowClient().get_run(new[0])
+    assert run.info.status == "KILLED"
+    assert run.data.params["evaluated_model"] == f"models:/{training.MODEL}/1"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +235,7 @@ def test_what_names_no_model_is_one_line(trained, capsys, model, message):
         (["--style_profile", "nowhere.yaml"], "style_profile nowhere.yaml: cannot be read"),
         (["--styl_profile", "x"], "did you mean style_profile"),
         (["surplus"], "unexpected argument 'surplus'"),
+        (["--base_model", "embedded"], "model.base_model has no effect here"),
     ],
 )
 def test_wrong_usage_is_one_line_before_anything_is_loaded(trained, capsys, arguments, message):

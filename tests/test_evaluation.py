@@ -40,6 +40,46 @@ def test_a_batch_answers_as_one_by_one(talker):
     assert generate(model, chat, ask(questions), GREEDY, batch_size=4) == alone
 
 
+@pytest.fixture
+def asked(talker, monkeypatch):
+    """What `model.generate` is called with, call by call; it generates as ever."""
+    model, calls = talker[0], []
+    original = model.generate
+
+    def recorded(**arguments):
+        calls.append(arguments)
+        return original(**arguments)
+
+    monkeypatch.setattr(model, "generate", recorded)
+    return calls
+
+
+@pytest.mark.parametrize(("batch_size", "calls"), [(1, 14), (4, 4), (7, 2), (13, 2), (14, 1), (99, 1)])
+def test_batches_are_of_like_length_the_longest_first_and_padded_on_the_left(talker, asked, batch_size, calls):
+    questions = ["？", *tiny.QUESTIONS, "時間" * 20]
+    generate(*talker, ask(questions), GREEDY, batch_size)
+    prompts = sorted(map(talker[1].prompt, ask(questions)), key=len, reverse=True)
+    assert len({len(prompt) for prompt in prompts}) > 3
+    assert len(asked) == calls
+    for number, call in enumerate(asked):
+        batch = prompts[number * batch_size : (number + 1) * batch_size]
+        gaps = [len(batch[0]) - len(prompt) for prompt in batch]
+        pad = talker[1].tokenizer.pad_token_id
+        assert call["input_ids"].tolist() == [[pad] * gap + prompt for gap, prompt in zip(gaps, batch, strict=True)]
+        assert call["attention_mask"].tolist() == [
+            [0] * gap + [1] * len(prompt) for gap, prompt in zip(gaps, batch, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("limit", [3, 17])
+def test_generation_is_told_where_to_stop(talker, asked, limit):
+    generate(*talker, ask(tiny.QUESTIONS), Sampling(max_new_tokens=limit), batch_size=6)
+    assert [call["max_new_tokens"] for call in asked] == [limit] * 2
+    assert [call["eos_token_id"] for call in asked] == [talker[1].stop_ids] * 2
+    assert talker[1].tokenizer.convert_tokens_to_ids(tiny.FAMILIES["gemma"].reply_end) in talker[1].stop_ids
+    assert {call["pad_token_id"] for call in asked} == {talker[1].tokenizer.pad_token_id}
+
+
 def test_a_reply_ends_at_its_end_of_turn(talker):
     model, chat = talker
     reply = generate(model, chat, ask(tiny.QUESTIONS[:1]), GREEDY, batch_size=1)[0]

@@ -157,7 +157,7 @@ def test_a_single_reply_is_the_same_to_no_other() -> None:
 
 def test_collapse_begins_above_half_of_the_replies() -> None:
     assert [bool(collapse(share)) for share in (0.0, 0.49, COLLAPSE_SHARE, 0.51, 1.0)] == [False, False, False, True, True]
-    assert collapse(0.75) == "75% of the replies are empty, loops or the same to another question"
+    assert collapse(0.75) == "75% of the replies are empty, loops, or the same as to other questions"
 
 
 @pytest.mark.parametrize(

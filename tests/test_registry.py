@@ -42,6 +42,7 @@ def submit(base, adapter, request):
 
     def submit(
         style, *, tone=0.5, hollow=0.0, promote="if_better", metric="socratic_style", questions=QUESTIONS, profile=PROFILE,
+        limit=6,
         measure=no_measure, name=request.node.name,
     ):  # fmt: skip
         values = {"registry__registered_model_name": name.replace("[", "-").strip("]"), "registry__promote": promote}
@@ -57,6 +58,7 @@ def submit(base, adapter, request):
                 data_digest="digest of the data",
                 questions_digest=questions,
                 profile_digest=profile,
+                max_new_tokens=limit,
             )
             return register(candidate, config, measure)
 
@@ -182,6 +184,7 @@ def test_tags_and_description_say_where_a_version_comes_from(submit, base):
         "data_digest": "digest of the data",
         "questions_digest": QUESTIONS,
         "style_profile_digest": PROFILE,
+        "max_new_tokens": "6",
         "step": "40",
         "eval.socratic_style": "0.4",
         "eval.socratic_tone": "0.5",

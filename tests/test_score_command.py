@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from socratic_mlflow.cli import main
 from socratic_mlflow.socratic import SOCRATIC
-from socratic_mlflow.style import explain
+from socratic_mlflow.style import explain, normalize
 from socratic_mlflow.style_profile import Feature, StyleProfile, to_yaml
 
 COMMAND = (sys.executable, "-m", "socratic_mlflow", "score")
@@ -101,7 +101,7 @@ def test_a_file_is_one_reply(tmp_path: Path, data: bytes) -> None:
     assert json.loads(out) == as_json(REPLY)
 
 
-@pytest.mark.parametrize("text", [f"\ufeff{REPLY}\nでは\n", "{壊れた", "[1]", '"引用"\nと言った。', '{"a": 1}\nfoo'])
+@pytest.mark.parametrize("text", [f"\ufeff{REPLY}\nでは\n", "{壊れた", "[1]。", '"引用"\nと言った。', '{"a": 1}\nfoo'])
 def test_standard_input_is_one_reply_where_it_is_no_jsonl(text: str) -> None:
     code, out, err = run("--json", stdin=text.encode())
     assert (code, err) == (0, "")
@@ -156,6 +156,7 @@ MISTAKES: list[tuple[tuple[str, ...], bytes, str]] = [
     (("--file", "nowhere"), b"", "nowhere: cannot be read (No such file or directory)"),
     (("--file", "."), b"", ".: cannot be read (Is a directory)"),
     (("--file", "list.json"), b"[]", "list.json: not read as JSON; give JSONL"),
+    *(((), data, "standard input: not read as JSON; give JSONL") for data in (b"[1]", b'{\n"text": "a"}')),
     (("--file", "in.jsonl"), b"\n \n", "in.jsonl: empty"),
     (("--file", "in.jsonl"), b'"a"\n\n{"a', "in.jsonl:3: malformed JSON (column 2); expected a JSON string, or an object"),
     (("--file", "in.jsonl"), b"[" * 100000, "in.jsonl:1: "),
@@ -212,13 +213,13 @@ def test_a_terminal_without_color_is_sent_no_escape_sequence(more: dict[str, str
 @pytest.mark.parametrize("evil", ["\x1b[31m", "\x1b]0;a\x07", "\x9b2J", "\0", "\x7f", "\u202e", "\ud800", "\U000e0041"])
 def test_what_could_steer_a_terminal_arrives_escaped(tmp_path: Path, evil: str) -> None:
     text, file = f"君は{evil}[bold]何[/bold]かね", tmp_path / "evil.jsonl"
-    for count in (1, 2):
+    # Sentences are shown as they were scored, without what is invisible.
+    for count, shown in enumerate((normalize(evil), evil), 1):
         file.write_text(f"{json.dumps(text)}\n" * count, encoding="utf-8")
         code, sent = in_terminal("--file", str(file), columns=100)
-        assert code == 0
-        escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in evil)
-        assert f"君は{escaped}[bold]何[/bold]かね" in plain(sent)
-        code, out, _ = run("--file", str(file), "--json")
+        escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
+        assert (code, f"君は{escaped}[bold]何[/bold]かね" in plain(sent)) == (0, True)
+        out = run("--file", str(file), "--json")[1]
         assert all(char.isprintable() for char in plain(sent) + out if char != "\n")
         assert json.loads(out.splitlines()[0]) == as_json(text) | {"place": "line 1"}
 
@@ -295,5 +296,4 @@ def test_interrupted_while_it_reads(tmp_path: Path) -> None:
         with (tmp_path / "fifo").open("wb"):
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
-        assert process.stderr is not None
-        assert process.stderr.read() == b"socratic-mlflow: interrupted\n"
+        assert process.stderr and process.stderr.read() == b"socratic-mlflow: interrupted\n"

@@ -15,7 +15,7 @@ import tiny
 import training
 
 from socratic_mlflow.commands import measure
-from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.config import Config, EvaluationConfig, with_values
 from socratic_mlflow.quality import hollow
 from socratic_mlflow.serving import INPUT_EXAMPLE, conversations, serving_settings
 from socratic_mlflow.socratic import SOCRATIC
@@ -26,6 +26,7 @@ ASKED = {"role": "user", "content": "正義とは何でしょうか？"}
 ANSWERED = {"role": "model", "content": "君はどう思うかね？"}
 AGAIN = {"role": "user", "content": "人を助けることです。"}
 ONE = [[ASKED]]
+LIMITS = EvaluationConfig(max_new_tokens=6)
 LONG = [ASKED, ANSWERED, AGAIN]
 WITH_ASSISTANT = [ASKED, ANSWERED | {"role": "assistant"}, AGAIN]
 
@@ -182,7 +183,7 @@ def test_a_wrong_input_to_the_loaded_model_is_one_clear_line(trained):
 def test_measure_is_what_its_replies_score(trained):
     uri = f"models:/{training.MODEL}/1"
     replies = mlflow.pyfunc.load_model(uri).predict(tiny.QUESTIONS)
-    measured = measure(uri, tiny.QUESTIONS, SOCRATIC)
+    measured = measure(uri, tiny.QUESTIONS, LIMITS, SOCRATIC)
     assert measured["socratic_style"] == pytest.approx(sum(map(socratic_style, replies)) / len(replies))
     assert measured["socratic_tone"] == pytest.approx(sum(map(socratic_tone, replies)) / len(replies))
     assert measured["hollow_share"] == pytest.approx(sum(map(bool, hollow(replies))) / len(replies))
@@ -192,4 +193,4 @@ def test_measure_takes_the_profile_that_it_is_given(trained):
     uri = f"models:/{training.MODEL}/1"
     always = Feature("not there", 0.75, contains=("この言葉は誰も言わない",), absent=True)
     profile = StyleProfile("silence", style=SOCRATIC.style, tone=(always,), tone_base=0.25)
-    assert measure(uri, tiny.QUESTIONS[:2], profile)["socratic_tone"] == 1.0
+    assert measure(uri, tiny.QUESTIONS[:2], LIMITS, profile)["socratic_tone"] == 1.0

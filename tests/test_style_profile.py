@@ -83,7 +83,9 @@ def test_a_file_is_read_with_and_without_byte_order_mark(tmp_path: Path) -> None
     ("name", "reason"),
     [
         ("missing.yaml", "No such file or directory"),
-        (".", "Is a directory"),
+        (".", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        ("fifo", "not a regular file"),
         ("latin1.yaml", "not UTF-8 text"),
         ("a\0b", "null byte"),
         ("x" * 5000, "File name too long"),
@@ -92,8 +94,18 @@ def test_a_file_is_read_with_and_without_byte_order_mark(tmp_path: Path) -> None
 def test_a_file_that_cannot_be_read(name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latin1.yaml").write_bytes(b"name: \xe9")
+    os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ValueError, match=rf"cannot be read \(.*{reason}\); give a YAML file or one of .*socratic"):
         read_profile(name)
+
+
+def test_of_a_file_that_is_too_long_no_more_is_read_than_shows_it(tmp_path: Path) -> None:
+    # Beyond the limit, and what is buffered, stands what is no UTF-8.
+    (tmp_path / "long.yaml").write_bytes(b"#" * 1_000_000 + b"\xff")
+    with pytest.raises(ValueError, match=r"long\.yaml:1: too many characters; allowed: at most 100000"):
+        read_profile(str(tmp_path / "long.yaml"))
+    (tmp_path / "long.yaml").write_text(GOOD + "#" * (100_000 - len(GOOD)), encoding="utf-8")
+    assert read_profile(str(tmp_path / "long.yaml")).name == "mine"
 
 
 def test_an_error_in_a_file_names_the_file(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def error(text: str) -> str:
                 '"や\\nで"': "ends cannot find 'や\\nで': marks",
                 "「やで」": "ends cannot find '「やで」': marks",
                 "や\\nで": "ends cannot find 'や\\\\nで': marks",
+                '"\\u200b\\ufe0f"': "ends cannot find '\\u200b\ufe0f': nothing in it is visible",
                 "｡": "ends cannot find '｡': marks",
             }.items()
         ),
@@ -136,7 +137,7 @@ def test_what_is_wrong_is_said_with_its_line_and_what_is_allowed(old: str, new: 
         (f"---\n{GOOD}---\n{GOOD}", "15: not valid YAML (but found another document)"),
         ("a: b: c", "1: not valid YAML (mapping values are not allowed here)"),
         ("name: mine\n\tstyle:", "2: not valid YAML ("),
-        ('"' + "x" * 200_000 + '"', "1: 200002 characters; allowed: at most 100000"),
+        ('"' + "x" * 200_000 + '"', "1: too many characters; allowed: at most 100000"),
         ("*" + "x" * 50_000, "1: not valid YAML (found undefined alias 'xxx"),
         ("[" * 50_000, "1: not valid YAML (nested too deeply)"),
         ("!!python/object/apply:os.system [ls]", "1: a tag ('!...'); allowed"),

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from socratic_mlflow.style import explain, sentences, socratic_style, socratic_tone
+from socratic_mlflow.style import explain, normalize, sentences, socratic_style, socratic_tone
 
 REPLIES = [
     "なるほど。では、君は約束を守ることこそ勇気だと言うのかね？",
@@ -40,6 +41,7 @@ INVARIANCES: dict[str, Callable[[str], str]] = {
     "carriage returns": lambda text: text.replace("\n", "\r"),
     "line separators": lambda text: text.replace("\n", "\u2028"),
     "empty lines": lambda text: text.replace("\n", "\n\n"),
+    "invisible characters": lambda text: "\u200b\u202e\ufeff\u00ad\ufe0f\U000e0100".join(text),
     "space around": lambda text: f"\n\u3000 {text} \t\n",
 }
 # And more that hold for ordinary text.
@@ -58,8 +60,9 @@ PARTS = """
     「 『 』 ' \\ n ¥ # ** { < ok 、 ﾞ が
 """
 ODD = ["\n", "\r", " ", "\u0301", "\u3099", "\ud800", "\x00", "\u2028"]
+ANY = st.text(st.characters(codec="utf-8", exclude_characters="\ufdfa\ufdfb"))
 TEXTS = st.one_of(
-    st.text(), st.lists(st.sampled_from([*PARTS.split(), *ODD]), max_size=40).map("".join), st.sampled_from(REPLIES)
+    ANY, st.lists(st.sampled_from([*PARTS.split(), *ODD]), max_size=40).map("".join), st.sampled_from(REPLIES)
 )
 
 
@@ -91,6 +94,20 @@ def test_any_text_has_a_tone_within_the_bounds(text: str) -> None:
 def test_without_a_sentence_there_is_no_tone(text: str) -> None:
     assert socratic_tone(text) == 0.0
     assert explain(text).tone_found == ()
+
+
+def test_no_character_grows_beyond_a_squared_word() -> None:
+    assert normalize("㌖") == "キロメートル"
+    assert max(len(normalize(chr(number))) for number in range(0x10000)) == 6
+
+
+@pytest.mark.parametrize("phrase", ["\ufdfa", "\ufdfb"])
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_a_phrase_in_one_character_scores_as_its_letters(phrase: str, form: Literal["NFC", "NFD", "NFKC", "NFKD"]) -> None:
+    text = f"君は{phrase}と言うのかね？{phrase}。"
+    written = unicodedata.normalize(form, text)
+    assert len(sentences(text)) == 2
+    assert (socratic_style(text), socratic_tone(text)) == (socratic_style(written), socratic_tone(written))
 
 
 RAISING = """
@@ -137,6 +154,7 @@ HOSTILE = r"""
     "かね" "か" "かねー" "ー" "っ" "君" "諸君" "だます" "ます" "、では" "では、" "だろう" "のか"
     "「" '"' "(" "\\" "¥" "\\n" "." ".1" "1." "。" "あ。" "\n" "#\n" "{" "<" "_" "A" "aA" "w"
     "\u0301\u0327" "\u0f73" "\u0f73\u0f81" "\uff9e\u0301" "か\u3099" "\u1100\u1161" "😊" "😊。" "\u200b" "\ud83d" "\0"
+    "\ufdfa" "㌖" "か\u200b" "か\ufe0f"
 """
 PROGRAM = f"""
 import ast, resource
