@@ -110,7 +110,8 @@ def _evaluate_one(
     asked = {"evaluation.questions": file, "evaluation.max_samples": len(questions)}
     config = with_evaluation(named.config, {**fields, **asked})
     profile = profile or _own_profile(named)
-    say(f"asking {len(questions)} questions (base {config.model.base_model}, style {profile.name}) ...")
+    base = named.version.tags.get("base_model") if named.version else None
+    say(f"asking {len(questions)} questions (base {_short(base or config.model.base_model)}, style {profile.name}) ...")
     with open_run() as tracker:
         _log_asked(tracker, named, config, questions, profile)
         metrics, rows = evaluator_for(named.chat, questions, config.evaluation, profile)(named.model)
@@ -118,6 +119,10 @@ def _evaluate_one(
         _log_found(tracker, named, found)
     _show(found)
     return found
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 40 else f"...{path[-36:]}"
 
 
 def _own_profile(named: NamedModel) -> StyleProfile:
