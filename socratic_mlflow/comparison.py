@@ -10,7 +10,7 @@ from socratic_mlflow.bootstrap import Interval, paired_difference
 from socratic_mlflow.quality import collapse
 
 COMPARED = {"socratic_style": "style", "socratic_tone": "tone"}
-# With fewer questions a percentile interval excludes zero too often: for two equals with 5 questions 18 times in a hundred.
+# With fewer questions a percentile interval excludes zero too often: see calibration/few_questions.py.
 FEWEST_QUESTIONS = 20
 
 
