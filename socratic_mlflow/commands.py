@@ -252,7 +252,8 @@ def _conclude(prepared: Prepared, best: Best, version: Version, run_id: str, say
         f"best   step {best.step}: style {best.metrics['socratic_style']:.3f}, tone {best.metrics['socratic_tone']:.3f} on "
         f"generated replies (held-out dialogues' own replies: {corpus.reference_style:.3f}, {corpus.reference_tone:.3f})"
     )
-    say(f"model  {version.name} version {version.version} is now {version.stage} and @{version.alias}: {version.why}")
+    place = f"{version.stage} and @{version.alias}" if version.alias else version.stage
+    say(f"model  {version.name} version {version.version} is now {place}: {version.why}")
     say(f"look   mlflow ui   (run {run_id})")
     load = f"mlflow.pyfunc.load_model('models:/{version.name}/{version.stage}').predict('正義とは何でしょうか？')"
     say(f'ask    python -c "import mlflow; print({load})"')

@@ -56,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version and where it stands; `why` says, in words, how that came about."""
+    """A registered version and where it stands (`alias` may be empty); `why` says, in words, how that came about."""
 
     name: str
     version: str
@@ -88,11 +88,26 @@ def register(candidate: Candidate, config: Config, measure: Measure) -> Version:
         "promotion": why,
     }
     version = _new_version(name, model_id, {key: str(value) for key, value in tags.items()})
-    stage, alias = ("Production", "champion") if promoted else ("Staging", "challenger")
+    stage, alias = ("Production", "champion") if promoted else _below_champion(name, candidate)
     client.transition_model_version_stage(name, version.version, stage, archive_existing_versions=promoted)
-    client.set_registered_model_alias(name, alias, version.version)
-    client.update_model_version(name, version.version, description=describe(candidate, config, stage, why))
+    if alias:
+        client.set_registered_model_alias(name, alias, version.version)
+    uri = f"models:/{name}/{stage if alias else version.version}"
+    client.update_model_version(name, version.version, description=describe(candidate, config, uri, f"{stage}: {why}"))
     return Version(name, str(version.version), stage, alias, why)
+
+
+def _below_champion(name: str, candidate: Candidate) -> tuple[str, str]:
+    """Stage and alias of a version that is not promoted: a collapsed one does not displace an honest challenger either."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    if collapse(candidate.metrics["hollow_share"]):
+        with contextlib.suppress(MlflowException):
+            challenger = MlflowClient().get_model_version_by_alias(name, "challenger")
+            if challenger.tags.get("collapsed", "no") == "no":
+                return "Archived", ""
+    return "Staging", "challenger"
 
 
 def _new_version(name: str, model_id: str, tags: dict[str, str]) -> Any:
@@ -181,14 +196,14 @@ def _rounded(score: float) -> float:
     return round(score, 6)
 
 
-def describe(candidate: Candidate, config: Config, stage: str, why: str) -> str:
+def describe(candidate: Candidate, config: Config, uri: str, why: str) -> str:
     """The version's description in Markdown: what it is, what it scored, how to load it."""
-    name, scores = config.registry.registered_model_name, candidate.metrics
+    scores = candidate.metrics
     return (
         f"LoRA adapter for `{config.model.base_model}`, best of run `{candidate.run_id}` (step {candidate.step}): "
         f"style {scores['socratic_style']:.3f} and tone {scores['socratic_tone']:.3f} on generated replies, held-out loss "
-        f"{scores['loss']:.3f}. {stage}: {why}.\n\n"
-        f"```python\nmlflow.pyfunc.load_model('models:/{name}/{stage}').predict('正義とは何でしょうか？')\n```"
+        f"{scores['loss']:.3f}. {why}.\n\n"
+        f"```python\nmlflow.pyfunc.load_model('{uri}').predict('正義とは何でしょうか？')\n```"
     )
 
 

@@ -66,6 +66,16 @@ def test_no_collapsed_version_takes_the_place_of_an_honest_one(submit, promote):
     assert stands(first) == ("Production", ["champion"], "no")
 
 
+def test_a_collapsed_version_displaces_no_honest_challenger_either(submit):
+    submit(REPLIES)
+    challenger = submit(REPLIES, "never")
+    version = submit(ONE_SENTENCE)
+    assert stands(challenger) == ("Staging", ["challenger"], "no")
+    assert stands(version) == ("Archived", [], WHOLLY)
+    assert "load_model('models:/guarded/3')" in training.version("guarded", 3).description
+    assert stands(submit(REPLIES, "never"))[:2] == ("Staging", ["challenger"])
+
+
 @pytest.mark.parametrize("replies", COLLAPSED.values(), ids=COLLAPSED)
 def test_an_honest_version_replaces_a_collapsed_one_whatever_its_style(submit, replies):
     first, second = submit(replies), submit(SAME_OPENING)
