@@ -73,6 +73,19 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def untrained_adapter(training_inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adapter without effect on the base of the small training."""
+    import tiny
+
+    from socratic_mlflow.model import attach_adapter, load_base
+
+    config = tiny.config(training_inputs / "base")
+    folder = tmp_path_factory.mktemp("adapters") / "best_adapter"
+    attach_adapter(load_base(config.model, config.quantization), config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def training_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with base, dialogues and questions of the small training."""
     import training

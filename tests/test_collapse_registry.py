@@ -8,7 +8,7 @@ import tiny
 import training
 from replies import COLLAPSED, EMPTY, LOOPS, ONE_SENTENCE, REPLIES, SAME_OPENING, SWAPPED, WHOLLY, scores
 
-from socratic_mlflow.model import attach_adapter, base_revision, load_base
+from socratic_mlflow.model import base_revision
 from socratic_mlflow.registry import Candidate, register
 
 
@@ -17,16 +17,8 @@ def base(training_inputs):
     return training_inputs / "base"
 
 
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    config = tiny.config(base)
-    folder = tmp_path_factory.mktemp("adapters") / "best_adapter"
-    attach_adapter(load_base(config.model, config.quantization), config).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
-def submit(sqlite_store, base, adapter):
+def submit(sqlite_store, base, untrained_adapter):
     """Register an adapter that gives these replies; returns its version."""
 
     def submit(replies, promote="if_better", questions="these", measure=None):
@@ -34,7 +26,7 @@ def submit(sqlite_store, base, adapter):
         config = tiny.config(base, evaluation__max_new_tokens=6, **name)
         with mlflow.start_run() as run:
             candidate = Candidate(
-                adapter=adapter,
+                adapter=untrained_adapter,
                 run_id=run.info.run_id,
                 step=2,
                 metrics=scores(replies) | {"loss": 1.0},

@@ -11,7 +11,7 @@ import tiny
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from socratic_mlflow.model import attach_adapter, base_revision, load_base
+from socratic_mlflow.model import base_revision
 from socratic_mlflow.registry import Candidate, exists, find_champion, register
 
 QUESTIONS, PROFILE = "digest of the questions", "digest of the profile"
@@ -24,20 +24,12 @@ def registry_store(tmp_path_factory, empty_database):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.save_base(tmp_path_factory.mktemp("bases") / "base")
-
-
-@pytest.fixture(scope="module")
-def adapter(base, tmp_path_factory):
-    config = tiny.config(base)
-    folder = tmp_path_factory.mktemp("adapters") / "best_adapter"
-    attach_adapter(load_base(config.model, config.quantization), config).save_pretrained(folder)
-    return folder
+def base(training_inputs):
+    return training_inputs / "base"
 
 
 @pytest.fixture
-def submit(base, adapter, request):
+def submit(base, untrained_adapter, request):
     """Register a candidate of a given style under the name of the test; returns the version."""
 
     def submit(
@@ -50,7 +42,7 @@ def submit(base, adapter, request):
         config = tiny.config(base, evaluation__max_new_tokens=6, **values)
         with mlflow.start_run() as run:
             candidate = Candidate(
-                adapter=adapter,
+                adapter=untrained_adapter,
                 run_id=run.info.run_id,
                 step=40,
                 metrics=scores(style, tone, hollow) | {"loss": 1.25, "distinct_2": 0.75, "reply_chars": 30.0},
@@ -211,7 +203,7 @@ def test_a_version_leads_to_its_run_and_its_scores(submit):
     }
 
 
-def test_what_is_stored_is_safetensors_and_source_and_no_pickle(submit, adapter):
+def test_what_is_stored_is_safetensors_and_source_and_no_pickle(submit, untrained_adapter):
     version = submit(0.4)
     folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/1"))
     files = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
@@ -220,7 +212,7 @@ def test_what_is_stored_is_safetensors_and_source_and_no_pickle(submit, adapter)
     assert "artifacts/best_adapter/adapter_model.safetensors" in files
     assert [file for file in files if file.endswith("socratic_mlflow/serving.py")]
     registered = load_file(folder / "artifacts/best_adapter/adapter_model.safetensors")
-    saved = load_file(adapter / "adapter_model.safetensors")
+    saved = load_file(untrained_adapter / "adapter_model.safetensors")
     assert all(registered[name].equal(value) for name, value in saved.items())
 
 

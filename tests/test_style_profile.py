@@ -13,26 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import GOOD
 
 from socratic_mlflow.socratic import SOCRATIC
 from socratic_mlflow.style import MEASURED, normalize, sentences, socratic_style, socratic_tone
 from socratic_mlflow.style_profile import MEASURES, Feature, StyleProfile, parse_profile, read_profile, shipped, to_yaml
-
-GOOD = """\
-name: mine
-what: mine alone
-style:
-- name: ending
-  weight: 0.7
-  ends: [やで]
-tone_base: 0.4
-tone:
-- name: ending
-  weight: 0.5
-  ends: [ねん]
-  after: 2
-  first: false
-"""
 
 
 def test_the_good_one_is_read() -> None:

@@ -5,24 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import GOOD
 
 from socratic_mlflow.style_profile import parse_profile, to_yaml
-
-GOOD = """\
-name: mine
-what: mine alone
-style:
-- name: ending
-  weight: 0.7
-  ends: [やで]
-tone_base: 0.4
-tone:
-- name: ending
-  weight: 0.5
-  ends: [ねん]
-  after: 2
-  first: false
-"""
 
 
 def error(text: str) -> str:
