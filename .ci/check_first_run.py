@@ -1,9 +1,9 @@
 """After a training: its champion stands where it should and answers in style. Prints the figures that it checks.
 
-python .ci/check_first_run.py MODEL_NAME SHARE [LOOPS]
+python .ci/check_first_run.py MODEL_NAME SHARE LOOPS
 
-SHARE of the held-out replies' own style must be reached, the replies must not have collapsed, and where LOOPS is given
-fewer than that share of them may loop.
+SHARE of the held-out replies' own style must be reached, the replies must not have collapsed, and fewer than LOOPS (a share)
+of them may loop.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from mlflow import MlflowClient
 
 def main() -> None:
     """Exit with an AssertionError that names what is not as promised."""
-    client, name, share = MlflowClient(), sys.argv[1], float(sys.argv[2])
-    loops = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
+    client, name, share, loops = MlflowClient(), sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
     champion = client.get_model_version_by_alias(name, "champion")
     assert champion.current_stage == "Production", champion.current_stage
     assert champion.tags["collapsed"] == "no", champion.tags["collapsed"]
@@ -35,7 +34,7 @@ def main() -> None:
     for step in (0, int(champion.tags["step"])):
         at_step = {name: value_at(client, run.info.run_id, name, step) for name in ("eval/loop_share", "eval/reply_chars")}
         print(f"step {step}: {json.dumps(at_step)}")
-        assert at_step["eval/loop_share"] < loops or loops == 1.0, at_step
+        assert at_step["eval/loop_share"] < loops, at_step
     replies = mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(["勇気とは何ですか？", "眠れません。"])
     assert len(replies) == 2, replies
     assert all(replies), replies
