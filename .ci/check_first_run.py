@@ -2,8 +2,8 @@
 
 python .ci/check_first_run.py MODEL_NAME SHARE LOOPS
 
-SHARE of the held-out replies' own style must be reached, the replies must not have collapsed, and fewer than LOOPS (a share)
-of them may loop.
+SHARE of the held-out replies' own style must be reached, the replies must not have collapsed, and fewer than LOOPS (a
+share) of them may loop.
 """
 
 from __future__ import annotations
