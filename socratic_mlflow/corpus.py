@@ -7,7 +7,7 @@ from typing import Any
 
 from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import Dialogue, Skip, read_dialogues, read_questions, skip_counts, split, text_digest
-from socratic_mlflow.evaluation import mean
+from socratic_mlflow.quality import mean
 from socratic_mlflow.style import socratic_style, socratic_tone
 from socratic_mlflow.style_profile import StyleProfile, read_profile
 from socratic_mlflow.tokens import ChatFormat, Encoded, encode_dialogues

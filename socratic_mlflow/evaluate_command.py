@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.comparison import COMPARED, Scored, differences, verdicts
-from socratic_mlflow.config import Config, flatten, with_values
+from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.options import as_params, parse_values
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.quiet import quiet, quiet_transformers
@@ -70,8 +70,9 @@ def read_asked(fields: Mapping[str, Any]) -> list[str]:
     """The questions that `fields` name, at most `max_samples`; ValueError (one line) for a file that holds none."""
     from socratic_mlflow.corpus import evenly
     from socratic_mlflow.dialogues import read_questions
+    from socratic_mlflow.named_model import with_evaluation
 
-    asked = with_values(Config(), {key: value for key, value in fields.items() if key.startswith("evaluation.")}).evaluation
+    asked = with_evaluation(Config(), fields).evaluation
     if asked.questions == "heldout":
         raise ValueError("questions 'heldout' belong to a training; give a file: dialogues, or one question a line")
     return evenly(read_questions(asked.questions)[0], asked.max_samples)

@@ -146,8 +146,3 @@ def judge(
         for index, (question, text, why) in enumerate(zip(questions, texts, quality.hollow(texts), strict=True))
     ]
     return metrics | quality.measure(questions, texts, cut_off), rows
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean; 0.0 of nothing."""
-    return sum(values) / len(values) if values else 0.0

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from socratic_mlflow.config import Config, allowed, flatten, with_values
 from socratic_mlflow.presets import PRESETS, choose_preset
+from socratic_mlflow.yaml_nodes import compose
 
 # MLproject gives every declared parameter this default: it means "not given", so that presets and YAML keep their say.
 NOT_GIVEN = "default"
@@ -107,20 +108,13 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 def _yaml_entries(path: str, text: str) -> Iterator[tuple[str, str, int]]:
     """(field, value as it is written, line). Nodes, not loaded values: they know their line, and a date stays text."""
-    import yaml
-
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
-        raise ValueError(f"{path}:{line}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    root = compose(text, path)
     if root is None:
         return
-    if not isinstance(root, yaml.MappingNode):
+    if root.id != "mapping":
         raise ValueError(f"{path}:{_line(root)}: expected sections or 'field: value' lines, found a {_kind(root)}")
     for key, value in root.value:
-        if isinstance(value, yaml.MappingNode):
+        if value.id == "mapping":
             for inner_key, inner_value in value.value:
                 name = f"{_scalar(path, key)}.{_scalar(path, inner_key)}"
                 yield name, _scalar(path, inner_value), _line(inner_key)

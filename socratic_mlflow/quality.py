@@ -25,6 +25,11 @@ _STOCK_PART, _STOCK_REPLIES = 2 / 3, 1 / 3
 _OTHERS = 10
 
 
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean; 0.0 of nothing."""
+    return sum(values) / len(values) if values else 0.0
+
+
 def is_loop(text: str) -> bool:
     """Whether the same four characters or more stand three times in a row."""
     return bool(_LOOP.search(text))
@@ -46,7 +51,7 @@ def repetition(reply: str) -> float:
 
 def identical_share(replies: Sequence[str]) -> float:
     """Share of replies that another question got as well, marks and width aside."""
-    return _share(_repeated([_plain(reply) for reply in replies]))
+    return mean(_repeated([_plain(reply) for reply in replies]))
 
 
 def hollow(replies: Sequence[str]) -> list[str]:
@@ -84,22 +89,22 @@ def question_overlap(questions: Sequence[str], replies: Sequence[str]) -> tuple[
         for index, wanted in enumerate(words)
         if wanted
     ]
-    return _share(own), _share(chance)
+    return mean(own), mean(chance)
 
 
 def measure(questions: Sequence[str], replies: Sequence[str], cut_off: Sequence[bool]) -> dict[str, float]:
     """All of the above as metrics over one reply to each question; `cut_off` tells which replies met the token limit."""
     own, chance = question_overlap(questions, replies)
     return {
-        "hollow_share": _share([bool(reason) for reason in hollow(replies)]),
+        "hollow_share": mean([bool(reason) for reason in hollow(replies)]),
         "identical_share": identical_share(replies),
-        "loop_share": _share([is_loop(reply) for reply in replies]),
-        "empty_share": _share([not _plain(reply) for reply in replies]),
-        "cut_off_share": _share(cut_off),
+        "loop_share": mean([is_loop(reply) for reply in replies]),
+        "empty_share": mean([not _plain(reply) for reply in replies]),
+        "cut_off_share": mean(cut_off),
         "distinct_1": distinct(replies, 1),
         "distinct_2": distinct(replies, 2),
-        "repetition": _share([repetition(reply) for reply in replies]),
-        "reply_chars": _share([len(reply) for reply in replies]),
+        "repetition": mean([repetition(reply) for reply in replies]),
+        "reply_chars": mean([len(reply) for reply in replies]),
         "question_overlap": own,
         "question_overlap_chance": chance,
     }
@@ -135,7 +140,3 @@ def _repeated(keys: Sequence[str]) -> list[bool]:
 
 def _taken_up(words: set[str], reply: str) -> float:
     return sum(word in reply for word in words) / len(words)
-
-
-def _share(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from socratic_mlflow.yaml_nodes import compose
+
 # What a feature of a whole reply can be apart from phrases; `style.py` defines each.
 MEASURES = ("markup", "literal_escape", "outer_quotes", "latin_debris")
 PLACES = ("ends", "starts", "opens", "contains")
@@ -112,14 +114,8 @@ def parse_profile(text: str, where: str) -> StyleProfile:
 
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"{where}:1: too many characters; allowed: at most {_MOST_CHARACTERS}")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
-        raise ValueError(f"{where}:{line}: not valid YAML ({problem[:100]})") from None
+    root = compose(text, where)
+    tag = next((token for token in yaml.scan(text) if isinstance(token, yaml.TagToken)), None)
     if tag:
         raise ValueError(f"{where}:{tag.start_mark.line + 1}: a tag ('!...'); allowed: plain text, numbers, lists, fields")
     return _Reader(where).profile(root)

@@ -32,10 +32,11 @@ from socratic_mlflow import __version__
 from socratic_mlflow.callback import SocraticMlflowCallback
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
-from socratic_mlflow.evaluation import evaluator_for, mean
+from socratic_mlflow.evaluation import evaluator_for
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.progress import ProgressLines
+from socratic_mlflow.quality import mean
 from socratic_mlflow.selection import best_step
 from socratic_mlflow.style import socratic_style
 from socratic_mlflow.style_profile import StyleProfile

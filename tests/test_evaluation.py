@@ -8,7 +8,7 @@ import torch
 
 from socratic_mlflow import quality
 from socratic_mlflow.bootstrap import interval
-from socratic_mlflow.evaluation import Reply, Sampling, StyleEvaluator, generate, judge, mean
+from socratic_mlflow.evaluation import Reply, Sampling, StyleEvaluator, generate, judge
 from socratic_mlflow.style import socratic_style, socratic_tone
 from socratic_mlflow.style_profile import Feature, StyleProfile
 
@@ -221,8 +221,3 @@ def test_evaluator_counts_replies_that_are_cut_off_empty_or_loop(talker, monkeyp
     metrics, _ = StyleEvaluator(chat, tiny.QUESTIONS[:3], Sampling(max_new_tokens=2), batch_size=3)(model)
     shares = {name: metrics[name] for name in ("loop_share", "empty_share", "cut_off_share")}
     assert shares == {"loop_share": pytest.approx(1 / 3), "empty_share": pytest.approx(1 / 3), "cut_off_share": 1.0}
-
-
-def test_mean_of_nothing_is_zero():
-    assert mean([]) == 0.0
-    assert mean([1, 2]) == 1.5

@@ -13,6 +13,7 @@ from socratic_mlflow.quality import (
     hollow,
     identical_share,
     is_loop,
+    mean,
     measure,
     question_overlap,
     repetition,
@@ -240,3 +241,8 @@ def test_shares_lie_between_0_and_1_whatever_is_said() -> None:
         del found["reply_chars"]
         assert all(0 <= value <= 1 for value in found.values()), (questions, replies, found)
         assert found["hollow_share"] >= max(found[name] for name in ("empty_share", "loop_share", "identical_share"))
+
+
+def test_mean_of_nothing_is_zero():
+    assert mean([]) == 0.0
+    assert mean([1, 2]) == 1.5
