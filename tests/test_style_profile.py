@@ -107,7 +107,7 @@ def test_the_names_of_the_measures_are_those_that_are_computed() -> None:
 
 def findable(before: str, after: str) -> Callable[[str], bool]:
     return lambda phrase: (
-        sentences(before + phrase + after) == [normalize(before + phrase + after)] and phrase.strip() != ""
+        sentences(before + phrase + after) == [normalize(before + phrase + after)] and normalize(phrase).strip() != ""
     )
 
 
