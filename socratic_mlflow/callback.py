@@ -3,22 +3,30 @@
     Trainer(..., callbacks=[SocraticMlflowCallback()])
 
 What is logged where: `train/...` and `memory/...` in `on_log`, `eval/...`, sample tables and the `training_progress` image
-in `on_evaluate`, `summary/...` in `on_train_end`. The step of every metric is the optimizer step.
+in `on_evaluate`, `summary/...` in `on_train_end`. The step of every metric is the optimizer step. All of it goes into a
+journal, from which it is shipped to MLflow in the background: no step waits for a server.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
 import time
+import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from socratic_mlflow.lock import hold
 from socratic_mlflow.memory import memory_metrics
-from socratic_mlflow.plots import to_rgb, training_progress
+from socratic_mlflow.plots import to_png, training_progress
 from socratic_mlflow.quality import collapse
+from socratic_mlflow.run_lifecycle import undelivered
 from socratic_mlflow.selection import best_step
 from socratic_mlflow.tracking import Tracker
 
@@ -35,7 +43,8 @@ _TRAIN_METRICS = ("loss", "grad_norm", "learning_rate", "epoch")
 class SocraticMlflowCallback(TrainerCallback):
     """Logs loss, learning rate, gradient norm, speed, memory, plots and generated replies of a Trainer to MLflow.
 
-    Without `tracker` it writes to the active MLflow run, or opens one for the training and ends it. `evaluator`, where
+    Without `tracker` it writes to the active MLflow run, or opens one for the training and ends it, by way of a journal in
+    the Trainer's output_dir ('socratic-mlflow sync' delivers it where MLflow was away to the end). `evaluator`, where
     given, generates and scores replies at every evaluation; its metrics are added to the Trainer's own under `eval_NAME`,
     so that `metric_for_best_model="socratic_style"` works. Which checkpoint is the best is the Trainer's own choice: only
     this project's training (`selection.py`) never takes one that has collapsed. `eval_constants` are logged as they are.
@@ -51,7 +60,10 @@ class SocraticMlflowCallback(TrainerCallback):
         self.tracker = tracker
         self.eval_constants = eval_constants or {}
         self.history: dict[str, list[tuple[int, float]]] = {}
-        self._opened_run = False
+        # The tracker that this callback opened, and whether the run is its own as well.
+        self._own: Tracker | None = None
+        self._owns_run = False
+        self._held = ExitStack()
         self._tokens = 0.0
         self._clock = time.monotonic()
         self._started = time.monotonic()
@@ -65,14 +77,9 @@ class SocraticMlflowCallback(TrainerCallback):
         if args.include_num_input_tokens_seen == "no":
             # The Trainer counts tokens only where it is asked to, and without a count there is no speed to log.
             args.include_num_input_tokens_seen = "non_padding"
-        if self._opened_run:
-            self._leave_own_run()
+        self._leave_own("FAILED")
         if self.tracker is None and state.is_world_process_zero:
-            import mlflow
-
-            run = mlflow.active_run()
-            self._opened_run = run is None
-            self.tracker = Tracker((run or mlflow.start_run()).info.run_id)
+            self._open(Path(args.output_dir))
         self.history = {}
         for entry in state.log_history:
             self._remember(_train_metrics(entry) | _eval_metrics(entry), entry["step"])
@@ -136,10 +143,42 @@ class SocraticMlflowCallback(TrainerCallback):
             values |= self._summary_of(word, best)
         self._log(state, {f"summary/{name}": value for name, value in values.items()})
         self._log_plot(state)
-        if self._opened_run:
-            import mlflow
+        self._leave_own("FINISHED")
 
-            mlflow.end_run()
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A checkpoint is written: what was logged up to it is to be as safe as it is."""
+        if self.tracker and state.is_world_process_zero:
+            self.tracker.flush()
+
+    def _open(self, output: Path) -> None:
+        """A journal in `output` for the active run, or for one of the training's own."""
+        import mlflow
+
+        active = mlflow.active_run()
+        run_id = active.info.run_id if active else os.environ.get("MLFLOW_RUN_ID", "")
+        folder = output / f"journal-{uuid.uuid4().hex[:8]}"
+        # Whoever delivers an old journal must see that this one is in use.
+        self._held.enter_context(hold(folder))
+        self._owns_run = active is None
+        self.tracker = self._own = Tracker(folder, print, run_id)
+        if self._owns_run:
+            self.tracker.start()
+        else:
+            self.tracker.ship()
+        # A Trainer that raises tells its callbacks nothing.
+        atexit.register(self._leave_own, "FAILED")
+
+    def _leave_own(self, status: str) -> None:
+        """Deliver and close the journal that this callback opened, if it is still open; end the run if that is its own."""
+        if self._own is None:
+            return
+        atexit.unregister(self._leave_own)
+        tracker, self._own, self.tracker = self._own, None, None
+        whole = tracker.end(status) if self._owns_run else tracker.drain()
+        if not whole:
+            print(f"warning: {undelivered(tracker, tracker.folder.parent)}")
+        tracker.close()
+        self._held.close()
 
     def _summary_of(self, word: str, best: int | None) -> dict[str, float]:
         """base_, best_, mean_ and final_ of one score; `best` is the step of the checkpoint that was chosen."""
@@ -162,15 +201,6 @@ class SocraticMlflowCallback(TrainerCallback):
             where = ", ".join(map(str, list(steps)[-50:]))
             self.tracker.set_tags({"collapsed": f"at steps {where}; at {state.global_step}: {steps[state.global_step]}"})
 
-    def _leave_own_run(self) -> None:
-        """Forget the run that an earlier training with this callback opened; one that raised has left it open."""
-        import mlflow
-
-        active = mlflow.active_run()
-        if active and self.tracker and active.info.run_id == self.tracker.run_id:
-            mlflow.end_run("FAILED")
-        self.tracker = None
-
     def _speed(self, state: TrainerState) -> dict[str, float]:
         """{'train/tokens_per_s'} since the last call, where the Trainer counts tokens (include_num_input_tokens_seen)."""
         now, tokens = time.monotonic(), state.num_input_tokens_seen
@@ -185,7 +215,7 @@ class SocraticMlflowCallback(TrainerCallback):
 
     def _log_plot(self, state: TrainerState) -> None:
         if self.tracker and state.is_world_process_zero:
-            self.tracker.log_image(to_rgb(training_progress(self.history)), "training_progress", state.global_step)
+            self.tracker.log_image(to_png(training_progress(self.history)), "training_progress", state.global_step)
 
     def _remember(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():

@@ -1,6 +1,6 @@
 """The command line: parse, dispatch, and turn a user's mistake into one line and exit code 2. Imports lazily.
 
-Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted.
+Exit codes: 0 done, 1 failed while running, 2 wrong usage or input, 130 interrupted (Ctrl-C or SIGTERM).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _EXAMPLES = """examples:
   socratic-mlflow train --preset embedded --epochs 3 --output_dir out
   socratic-mlflow train --config my.yaml --learning_rate 1e-3
   socratic-mlflow check-data my_dialogues.jsonl
+  socratic-mlflow sync                                     deliver what MLflow missed while it was away
   socratic-mlflow score 'では、君は正義について何を考えているのかね？'
   socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1
 """
@@ -55,7 +56,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"socratic-mlflow: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    from socratic_mlflow.redaction import redact
+
+    print(f"socratic-mlflow: error: {redact(' '.join(message.split()))}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
@@ -71,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{train,check-data,score,evaluate}", parser_class=_Parser
+        dest="command", required=True, metavar="{train,check-data,score,evaluate,sync}", parser_class=_Parser
     )
     train = commands.add_parser(
         "train",
@@ -93,6 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
         _add_fields(command)
     _add_evaluate(commands)
     _add_score(commands)
+    sync = commands.add_parser(
+        "sync",
+        help="deliver to MLflow what it missed of a training, and register its model",
+        description="Delivering twice changes nothing. Exit code 1 where MLflow still cannot be reached.",
+        allow_abbrev=False,
+    )
+    sync.add_argument("output_dir", nargs="?", metavar="OUTPUT_DIR", help="folder of a training [all in outputs/]")
+    sync.add_argument("--new-run", action="store_true", help="into a new run, where the old one or its database is gone")
     return parser
 
 
@@ -191,6 +202,10 @@ def _run(args: argparse.Namespace) -> int:
         from socratic_mlflow.evaluate_command import evaluate
 
         return evaluate(args.model, args.against, given)
+    if args.command == "sync":
+        from socratic_mlflow.sync_command import sync
+
+        return sync(args.output_dir, args.new_run)
     if args.command == "train":
         from socratic_mlflow.commands import train
 
@@ -213,3 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("socratic-mlflow: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        from socratic_mlflow.failures import report
+
+        print(f"socratic-mlflow: {report(error)}", file=sys.stderr, flush=True)
+        return 1

@@ -7,17 +7,17 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.config import Config, EvaluationConfig
+from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import read_dialogues, read_questions, scan_dialogues, skip_counts
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
 from socratic_mlflow.quiet import quiet, quiet_transformers
-from socratic_mlflow.style_profile import StyleProfile, read_profile
+from socratic_mlflow.style_profile import read_profile
 from socratic_mlflow.style_profile import to_yaml as profile_yaml
 
 if TYPE_CHECKING:
     from socratic_mlflow.output_dir import OutputDir
-    from socratic_mlflow.registry import Version
+    from socratic_mlflow.promotion import Candidate
     from socratic_mlflow.tracking import Tracker
     from socratic_mlflow.trainer import Best, Prepared
 
@@ -27,7 +27,8 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     quiet()
     from socratic_mlflow.model import cuda_available, resolve_dtype
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes.isdigit() and int(processes) > 1:
         raise ValueError(
             "started as several processes (WORLD_SIZE above 1); one process trains, start it without a launcher"
         )
@@ -36,19 +37,49 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     digests = _digests(config)
     import mlflow
 
+    from socratic_mlflow.lock import hold
     from socratic_mlflow.output_dir import locate
-    from socratic_mlflow.tracking import check_store, without_credentials
+    from socratic_mlflow.redaction import without_credentials
+    from socratic_mlflow.run_lifecycle import be_brief, run_of, store_trouble
+    from socratic_mlflow.tracking import absolute
 
     quiet_transformers()
-    store = without_credentials(mlflow.get_tracking_uri())
+    be_brief()
+    store = absolute(without_credentials(mlflow.get_tracking_uri()))
     config = resolve_dtype(config)
     output = locate(config, store, digests)
-    output.check(config, store, digests)
+    _check(output, config, store, digests)
+    trouble = store_trouble(run_of(output.journal))
+    if trouble and config.run.require_tracking:
+        raise ValueError(f"require_tracking=true, but MLflow at {store} cannot be reached: {trouble}")
+    with hold(output.folder):
+        # Once more: another process may have been at work here until now.
+        output.check(config, store, digests)
+        return _begin_or_go_on(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+
+
+def _check(output: OutputDir, config: Config, store: str, digests: Mapping[str, str]) -> None:
+    """`OutputDir.check`; where it refuses, a run that a killed process has left running is closed at least."""
+    from socratic_mlflow.sync_command import close_left_running
+
+    try:
+        output.check(config, store, digests)
+    except ValueError:
+        close_left_running(output)
+        raise
+
+
+def _begin_or_go_on(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
+    from socratic_mlflow.publishing import pending
+    from socratic_mlflow.sync_command import sync_one
+
     state = output.state()
-    check_store(state.get("run_id"))
-    if "model" in state:
-        return _finished_already(state, output)
-    return _run(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+    if not _lengthened(config, output):
+        if "model" in state:
+            return _finished_already(state, output)
+        if pending(output):
+            return sync_one(output)
+    return _run(config, requested, output, known)
 
 
 def _digests(config: Config) -> dict[str, str]:
@@ -60,25 +91,34 @@ def _digests(config: Config) -> dict[str, str]:
     return digests
 
 
+def _lengthened(config: Config, output: OutputDir) -> set[str]:
+    """The fields by which the training in `output` is given another length, longer than it has got so far."""
+    return output.changes(config).keys() & {"training.epochs", "training.max_steps"}
+
+
 def _finished_already(state: Mapping[str, str], output: OutputDir) -> int:
     from socratic_mlflow.progress import say
-    from socratic_mlflow.registry import exists
-    from socratic_mlflow.tracking import point_to
+    from socratic_mlflow.registry import is_deleted
+    from socratic_mlflow.run_lifecycle import point_to
 
-    if not exists(state["model"]):
+    if is_deleted(state["model"]):
         raise ValueError(
             f"{output.folder} holds a finished training, but its {state['model']} is no longer in the registry; "
             "choose another output_dir to train anew"
         )
-    say(f"This training has finished already: {state['model']} (run {state['run_id']}, files in {output.folder}).")
+    run_id = state.get("run_id", "")
+    say(f"This training has finished already: {state['model']} (run {run_id}, files in {output.folder}).")
     say("To train anew, change a field (seed, say) or give another output_dir.")
-    point_to(state["run_id"])
+    point_to(run_id)
     return 0
 
 
 def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
+    from socratic_mlflow.interruption import Interruption
+    from socratic_mlflow.output_dir import identity
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import open_run, stop_on_sigterm
+    from socratic_mlflow.publishing import announce, finish
+    from socratic_mlflow.run_lifecycle import training_run
     from socratic_mlflow.trainer import environment_params, prepare
     from socratic_mlflow.trainer import train as run_training
 
@@ -86,30 +126,37 @@ def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, 
     say(f"loading {config.model.base_model} ...")
     prepared = prepare(config, output)
     _introduce(prepared, say)
-    stop_on_sigterm()
-    with open_run(output.state().get("run_id")) as tracker:
-        output.record(config, run_id=tracker.run_id, **known)
+    longer = bool(_lengthened(config, output))
+    # One that is made longer has no model yet.
+    output.record(config, model=None, **known)
+    with Interruption() as interruption, training_run(output.journal, say) as tracker:
         try:
+            if longer:
+                tracker.write({"kind": "longer"})
             log_configuration(prepared, tracker, environment_params(requested))
-            best = run_training(prepared, tracker)
-            version = publish(prepared, best, tracker)
+            best = run_training(prepared, tracker, interruption)
+            interruption.no_more_waiting()
+            announce(tracker, _candidate(prepared, best), prepared.corpus, config, identity(config, known))
+            _say_best(prepared, best, say)
+            finish(output, tracker)
+            return 0
         except ValueError as error:
-            # From here on it is no mistake in the command line: the traceback tells more than one line.
-            raise RuntimeError("the training failed") from error
-        output.record(config, model=f"models:/{version.name}/{version.version}")
-    _conclude(prepared, best, version, tracker.run_id, say)
-    return 0
+            # From here on it is no mistake in the command line.
+            raise RuntimeError(f"the training failed: {error}") from error
 
 
 def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping[str, str]) -> None:
     """Params, config.yaml, description and dataset inputs: all that is known before the first step."""
+    from socratic_mlflow.publishing import describe_run
+
     config, corpus = prepared.config, prepared.corpus
+    uri = f"models:/{config.registry.registered_model_name}/Production"
     tracker.log_params(as_params(config) | dict(environment) | corpus.params())
     tracker.log_text(to_yaml(config), "config.yaml")
     tracker.log_text(profile_yaml(corpus.profile), "style_profile.yaml")
     tracker.set_tags(
         {
-            "mlflow.note.content": _description(prepared, f"models:/{config.registry.registered_model_name}/Production"),
+            "mlflow.note.content": describe_run(config, len(corpus.train), len(corpus.held_out), uri),
             "preset": config.run.preset,
             "base_model": config.model.base_model,
             "style_profile": corpus.profile.name,
@@ -131,58 +178,22 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
         tracker.log_table(rows, "data_not_used.json")
 
 
-def publish(prepared: Prepared, best: Best, tracker: Tracker) -> Version:
-    """Register the best adapter, and tell the run which version it became."""
+def _candidate(prepared: Prepared, best: Best) -> Candidate:
     from socratic_mlflow.model import base_revision
-    from socratic_mlflow.registry import Candidate, as_tags, register
+    from socratic_mlflow.promotion import Candidate
 
-    corpus, limits = prepared.corpus, prepared.config.evaluation
-    candidate = Candidate(
+    corpus = prepared.corpus
+    return Candidate(
         adapter=best.adapter,
-        run_id=tracker.run_id,
+        run_id="",
         step=best.step,
         metrics=best.metrics,
         base_revision=base_revision(prepared.config.model),
         data_digest=corpus.digest,
         questions_digest=corpus.questions_digest,
         profile_digest=corpus.profile.digest(),
-        max_new_tokens=limits.max_new_tokens,
+        max_new_tokens=prepared.config.evaluation.max_new_tokens,
     )
-    version = register(candidate, prepared.config, lambda uri: measure(uri, corpus.questions, limits, corpus.profile))
-    note = _description(prepared, f"models:/{version.name}/{version.version}")
-    tracker.set_tags({**as_tags(version), "mlflow.note.content": note})
-    log_before_and_after(tracker, best.step)
-    return version
-
-
-def log_before_and_after(tracker: Tracker, best_step: int) -> None:
-    """One table of each question with the untrained base's reply and the best adapter's, side by side."""
-    from socratic_mlflow.callback import samples_file
-
-    before, after = tracker.read_table(samples_file(0)), tracker.read_table(samples_file(best_step))
-    rows = [
-        {
-            "question": old["question"],
-            "before (base)": old["reply"],
-            "after (best adapter)": new["reply"],
-            "style before": old["socratic_style"],
-            "style after": new["socratic_style"],
-            "tone before": old["socratic_tone"],
-            "tone after": new["socratic_tone"],
-        }
-        for old, new in zip(before, after, strict=True)
-    ]
-    tracker.log_table(rows, "before_and_after.json")
-
-
-def measure(uri: str, questions: list[str], limits: EvaluationConfig, profile: StyleProfile) -> dict[str, float]:
-    """The metrics (`evaluation.judge`) of the registered model at `uri`, asked `questions` as a candidate was."""
-    from socratic_mlflow.evaluation import evaluator_for
-    from socratic_mlflow.named_model import load
-
-    named = load(uri, {})
-    metrics, _ = evaluator_for(named.chat, questions, limits, profile)(named.model)
-    return metrics
 
 
 def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> int:
@@ -233,27 +244,9 @@ def _introduce(prepared: Prepared, say: Any) -> None:
     say(f"files  {prepared.output.folder}" + (f", going on from {checkpoint}" if checkpoint else ""))
 
 
-def _description(prepared: Prepared, uri: str) -> str:
-    """The run's description in Markdown: what is trained on what, and how to load it."""
-    config, corpus = prepared.config, prepared.corpus
-    return (
-        f"QLoRA of `{config.model.base_model}` on `{config.data.path}` ({len(corpus.train)} dialogues, "
-        f"{len(corpus.held_out)} held out), {config.training.epochs} epochs, learning rate "
-        f"{config.training.learning_rate:g}, rank {config.lora.r}. "
-        f"The best checkpoint is chosen by `eval/{config.evaluation.metric_for_best_model}` on generated replies.\n\n"
-        f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('{uri}')\n"
-        "print(model.predict('正義とは何でしょうか？'))\n```"
-    )
-
-
-def _conclude(prepared: Prepared, best: Best, version: Version, run_id: str, say: Any) -> None:
+def _say_best(prepared: Prepared, best: Best, say: Any) -> None:
     corpus = prepared.corpus
     say(
         f"best   step {best.step}: style {best.metrics['socratic_style']:.3f}, tone {best.metrics['socratic_tone']:.3f} on "
         f"generated replies (held-out dialogues' own replies: {corpus.reference_style:.3f}, {corpus.reference_tone:.3f})"
     )
-    place = f"{version.stage} and @{version.alias}" if version.alias else version.stage
-    say(f"model  {version.name} version {version.version} is now {place}: {version.why}")
-    say(f"look   mlflow ui   (run {run_id})")
-    load = f"mlflow.pyfunc.load_model('models:/{version.name}/{version.stage}').predict('正義とは何でしょうか？')"
-    say(f'ask    python -c "import mlflow; print({load})"')

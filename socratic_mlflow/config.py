@@ -9,8 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
+
+# As many optimizer steps as nobody makes; beyond it libraries count in types that overflow.
+_MOST_STEPS = 10**9
+# Characters: the longest path of Linux, and what of a wrong value an error message shows.
+_LONGEST_TEXT, _SHOWN = 4096, 100
+_KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+# What MLflow's stores and the addresses of a model (models:/NAME@ALIAS) leave of a name.
+_NAME_RULE = "1 to 255 bytes of UTF-8, none of / : @ ? # % \\, no space at the ends, not only dots"
+_MODEL_NAME = re.compile(r"(?!\.+$)(?!\s)[^/:@?#%\\]+(?<!\s)")
 
 
 def _option(
@@ -43,13 +54,37 @@ def allowed(spec: dataclasses.Field[Any]) -> str:
     return " and ".join(words)
 
 
-def _in_range(value: Any, meta: Any) -> bool:
-    if meta["choices"] and value not in meta["choices"]:
-        return False
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return True
+def shown(value: Any) -> str:
+    """`value` as an error message shows it: in one line, and no longer than what a person reads."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
+
+
+def _problem(value: Any, spec: dataclasses.Field[Any]) -> str:
+    """What `spec` takes, in words, where that is not `value`; else empty."""
+    kind = {"bool": bool, "int": int, "float": int | float, "str": str}[str(spec.type)]
+    if not isinstance(value, kind) or (isinstance(value, bool) and spec.type != "bool"):
+        return f"{_KINDS[str(spec.type)]} {allowed(spec)}".strip()
+    if isinstance(value, str):
+        return allowed(spec) if spec.metadata["choices"] and value not in spec.metadata["choices"] else _text_problem(value)
+    return "" if isinstance(value, bool) or _in_range(value, spec.metadata) else allowed(spec)
+
+
+def _text_problem(value: str) -> str:
+    if not value.strip() or len(value) > _LONGEST_TEXT:
+        return f"text of 1 to {_LONGEST_TEXT} characters that is not empty"
+    # A surrogate stands for a byte that is no UTF-8; neither a store nor a file name in a log takes it.
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
+        return "text without control characters, in UTF-8"
+    return ""
+
+
+def _in_range(value: int | float, meta: Any) -> bool:
     return (
-        math.isfinite(value)
+        (isinstance(value, int) or math.isfinite(value))
         and (meta["low"] is None or value >= meta["low"])
         and (meta["above"] is None or value > meta["above"])
         and (meta["high"] is None or value <= meta["high"])
@@ -57,16 +92,15 @@ def _in_range(value: Any, meta: Any) -> bool:
 
 
 class _Section:
-    """Checks each field of a section against the range that the field itself declares."""
+    """Checks each field of a section against the type and the range that the field itself declares."""
 
     def __post_init__(self) -> None:
         """Raise ValueError (field, value, allowed range) for the first field out of its range."""
         for spec in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, spec.name)
-            if not _in_range(value, spec.metadata):
+            if wanted := _problem(value, spec):
                 section = type(self).__name__.removesuffix("Config").lower()
-                wanted = allowed(spec) or "a finite number"
-                raise ValueError(f"{section}.{spec.name} is {value!r}; allowed: {wanted}")
+                raise ValueError(f"{section}.{spec.name} is {shown(value)}; allowed: {wanted}")
 
 
 @dataclass(frozen=True)
@@ -86,6 +120,9 @@ class RunConfig(_Section):
         "auto: go on from the newest checkpoint in output_dir if there is one; must: stop if there is none; "
         "never: stop if output_dir holds a training",
         choices=("auto", "must", "never"),
+    )
+    require_tracking: bool = _option(
+        False, "stop at the start where MLflow's server cannot be reached; without it, the journal waits for the server"
     )
 
 
@@ -124,7 +161,7 @@ class TrainingConfig(_Section):
     """Optimization; names follow transformers.TrainingArguments where they mean the same."""
 
     epochs: int = _option(30, "passes over the training dialogues", low=1, high=100000)
-    max_steps: int = _option(0, "optimizer steps; 0: as many as the epochs make", low=0)
+    max_steps: int = _option(0, "optimizer steps; 0: as many as the epochs make", low=0, high=_MOST_STEPS)
     learning_rate: float = _option(8e-5, "peak learning rate", above=0, high=1)
     weight_decay: float = _option(0.06, "AdamW's decoupled weight decay", low=0, high=1)
     warmup_ratio: float = _option(0.25, "share of the steps over which the learning rate rises", low=0, high=0.99)
@@ -143,11 +180,11 @@ class TrainingConfig(_Section):
         "optimizer",
         choices=("adamw_torch_fused", "adamw_torch", "paged_adamw_8bit", "adamw_bnb_8bit"),
     )
-    eval_steps: int = _option(20, "evaluate and save every so many optimizer steps", low=1)
-    save_total_limit: int = _option(3, "checkpoints kept on disk, the best one always among them", low=1)
+    eval_steps: int = _option(20, "evaluate and save every so many optimizer steps", low=1, high=_MOST_STEPS)
+    save_total_limit: int = _option(3, "checkpoints kept on disk, the best one always among them", low=1, high=100000)
     dataloader_num_workers: int = _option(2, "loader processes", low=0, high=256)
     dataloader_pin_memory: bool = _option(True, "page-locked host memory for faster copies to a GPU")
-    empty_cache_steps: int = _option(50, "release cached GPU memory every so many steps; 0: never", low=0)
+    empty_cache_steps: int = _option(50, "release cached GPU memory every so many steps; 0: never", low=0, high=_MOST_STEPS)
     seed: int = _option(42, "seed of split, adapter, order and dropout", low=0, high=2**32 - 1)
 
 
@@ -212,10 +249,10 @@ class RegistryConfig(_Section):
     def __post_init__(self) -> None:
         """Raise ValueError for a name that the registry would refuse only after the training."""
         super().__post_init__()
-        if any(char in self.registered_model_name for char in "/:"):
-            raise ValueError(
-                f"registry.registered_model_name is {self.registered_model_name!r}; allowed: no '/' and no ':'"
-            )
+        name = self.registered_model_name
+        # The file store makes a folder of it.
+        if not _MODEL_NAME.fullmatch(name) or len(name.encode()) > 255:
+            raise ValueError(f"registry.registered_model_name is {shown(name)}; allowed: {_NAME_RULE}")
 
 
 @dataclass(frozen=True)

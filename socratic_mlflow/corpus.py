@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from socratic_mlflow.config import Config
-from socratic_mlflow.dialogues import Dialogue, Skip, read_dialogues, read_questions, skip_counts, split, text_digest
+from socratic_mlflow.dialogues import (
+    Dialogue,
+    Message,
+    Skip,
+    read_dialogues,
+    read_questions,
+    skip_counts,
+    split,
+    text_digest,
+)
 from socratic_mlflow.quality import mean
 from socratic_mlflow.style import socratic_style, socratic_tone
 from socratic_mlflow.style_profile import StyleProfile, read_profile
-from socratic_mlflow.tokens import ChatFormat, Encoded, encode_dialogues
+from socratic_mlflow.tokens import ChatFormat, Encoded, TurnMarkerError, encode_dialogues
 
 
 @dataclass(frozen=True)
@@ -54,16 +64,15 @@ class Corpus:
 def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
     """Read, check, encode and split the dialogues, and pick the questions; ValueError (one line) if that cannot be."""
     file = read_dialogues(config.data.path)
-    used, encoded, too_long = encode_dialogues(chat, file.dialogues, config.data.max_length)
+    used, encoded, left_out = encode_dialogues(chat, file.dialogues, config.data.max_length)
     if not used:
-        raise ValueError(
-            f"{config.data.path}: no usable dialogue; all {len(too_long)} are longer than max_length "
-            f"{config.data.max_length} tokens"
-        )
+        raise ValueError(f"{config.data.path}: no usable dialogue; {_all_left_out(left_out, config.data.max_length)}")
     train, held_out = split(used, config.data.test_size, config.training.seed)
     by_place = {dialogue.place: tokens for dialogue, tokens in zip(used, encoded, strict=True)}
     all_held_out, held_out = held_out, evenly(held_out, config.evaluation.max_samples)
     questions, profile = pick_questions(config, held_out), read_profile(config.evaluation.style_profile)
+    where = config.data.path if config.evaluation.questions == "heldout" else config.evaluation.questions
+    check_questions(chat, questions, config.data.max_length, where)
     replies = [message["content"] for dialogue in held_out for message in dialogue.messages if message["role"] == "model"]
     return Corpus(
         train=train,
@@ -71,7 +80,7 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
         train_encoded=[by_place[dialogue.place] for dialogue in train],
         held_out_encoded=[by_place[dialogue.place] for dialogue in held_out],
         not_evaluated=len(all_held_out) - len(held_out),
-        skipped=file.skipped + too_long,
+        skipped=file.skipped + left_out,
         digest=file.digest,
         questions=questions,
         questions_digest=text_digest(questions),
@@ -81,6 +90,13 @@ def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
     )
 
 
+def _all_left_out(left_out: Sequence[Skip], max_length: int) -> str:
+    counts = skip_counts(left_out)
+    if counts.keys() == {"too_long"}:
+        return f"all {len(left_out)} are longer than max_length {max_length} tokens"
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+
+
 def pick_questions(config: Config, held_out: list[Dialogue]) -> list[str]:
     """At most `max_samples` opening questions: the bundled list, the held-out dialogues' own, or those of a file."""
     if config.evaluation.questions == "heldout":
@@ -88,6 +104,34 @@ def pick_questions(config: Config, held_out: list[Dialogue]) -> list[str]:
     else:
         openings, _ = read_questions(config.evaluation.questions)
     return evenly(openings, config.evaluation.max_samples)
+
+
+def check_questions(chat: ChatFormat, questions: Sequence[str], max_length: int, where: str) -> None:
+    """ValueError (one line) where a question's prompt has more than `max_length` tokens; `where` names its file."""
+    for question in questions:
+        messages = [{"role": "user", "content": question}]
+        if (least := chat.at_least(messages)) > max_length:
+            count = f"at least {least}"
+        elif (exact := _prompt_length(chat, messages, where)) > max_length:
+            count = str(exact)
+        else:
+            continue
+        raise ValueError(
+            f"{where}: the question {_beginning(question)} is a prompt of {count} tokens, more than max_length "
+            f"{max_length}; shorten it or raise max_length"
+        )
+
+
+def _prompt_length(chat: ChatFormat, messages: list[Message], where: str) -> int:
+    try:
+        return len(chat.prompt(messages))
+    except TurnMarkerError as error:
+        raise ValueError(f"{where}: the question {_beginning(messages[0]['content'])}: {error}") from None
+
+
+def _beginning(question: str) -> str:
+    words = " ".join(question[:80].split())
+    return repr(words[:40] + "…" if len(question) > 40 else words)
 
 
 def evenly(items: list[Any], most: int) -> list[Any]:

@@ -52,17 +52,20 @@ def evaluate(model: str, against: str | None, given: Mapping[str, Any]) -> int:
     questions = read_asked(fields)
     name = fields.get("evaluation.style_profile")
     profile = read_profile(name) if name else None
-    from socratic_mlflow.tracking import check_store, stop_on_sigterm
+    from socratic_mlflow.interruption import Interruption
+    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
 
     quiet_transformers()
-    check_store()
+    be_brief()
+    if trouble := store_trouble():
+        raise ValueError(f"MLflow cannot be reached: {trouble}")
     # Both before the first model is asked: that may take minutes.
     _check([model, against] if against else [model], fields)
-    stop_on_sigterm()
-    ours = _evaluate_one(model, fields, questions, profile)
-    if against:
-        theirs = _evaluate_one(against, _equal_conditions(ours, against) | fields, questions, ours.profile)
-        _conclude(ours, theirs)
+    with Interruption():
+        ours = _evaluate_one(model, fields, questions, profile)
+        if against:
+            theirs = _evaluate_one(against, _equal_conditions(ours, against) | fields, questions, ours.profile)
+            _conclude(ours, theirs)
     return 0
 
 
@@ -99,21 +102,23 @@ def _evaluate_one(
     name: str, fields: Mapping[str, Any], questions: Sequence[str], profile: StyleProfile | None
 ) -> Evaluated:
     """Load, ask, log and print one model; without a `profile`, a version is scored by the one it was trained with."""
+    from socratic_mlflow.corpus import check_questions
     from socratic_mlflow.evaluation import evaluator_for
     from socratic_mlflow.named_model import load, with_evaluation
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import open_run
+    from socratic_mlflow.run_lifecycle import evaluation_run
 
     say(f"loading {name} ...")
     named = load(name, fields)
     # What is really asked, whatever the configuration beside an adapter says.
     file = fields.get("evaluation.questions", Config().evaluation.questions)
+    check_questions(named.chat, questions, named.config.data.max_length, file)
     asked = {"evaluation.questions": file, "evaluation.max_samples": len(questions)}
     config = with_evaluation(named.config, {**fields, **asked})
     profile = profile or _own_profile(named)
     base = named.version.tags.get("base_model") if named.version else None
     say(f"asking {len(questions)} questions (base {_short(base or config.model.base_model)}, style {profile.name}) ...")
-    with open_run() as tracker:
+    with evaluation_run() as tracker:
         _log_asked(tracker, named, config, questions, profile)
         metrics, rows = evaluator_for(named.chat, questions, config.evaluation, profile)(named.model)
         found = Evaluated(name, metrics, rows, config, profile, tracker.run_id)
@@ -128,14 +133,15 @@ def _short(path: str) -> str:
 
 def _own_profile(named: NamedModel) -> StyleProfile:
     """The profile by which a version was chosen, from its training's run; for any other model the default."""
-    from socratic_mlflow.tracking import Tracker
+    import mlflow
 
     default = read_profile(Config().evaluation.style_profile)
     tags = named.version.tags if named.version else {}
     if tags.get("style_profile_digest", default.digest()) == default.digest():
         return default
     try:
-        return parse_profile(Tracker(tags["run_id"]).read_text("style_profile.yaml"), "style_profile.yaml")
+        text = mlflow.artifacts.load_text(f"runs:/{tags['run_id']}/style_profile.yaml")
+        return parse_profile(text, "style_profile.yaml")
     except Exception as error:
         raise ValueError(
             f"{named.name}: was chosen by another style profile than {default.name}, and its run does not hold it "
@@ -199,23 +205,23 @@ def _tag_version(named: NamedModel, found: Evaluated) -> None:
 def _conclude(ours: Evaluated, theirs: Evaluated) -> None:
     """Say which model is better, and log it in the first one's run."""
     from socratic_mlflow.progress import say
-    from socratic_mlflow.tracking import Tracker
+    from socratic_mlflow.run_lifecycle import evaluation_run
 
     say(f"{ours.name} minus {theirs.name}, on the same questions")
     for sentence in verdicts(ours, theirs):
         say(f"  {sentence}")
-    tracker, found = Tracker(ours.run_id), differences(ours, theirs)
+    found = differences(ours, theirs)
     metrics = {f"compare/{name}_difference": difference.mean for name, difference in found.items()}
     metrics |= {f"compare/{name}_difference_low": difference.low for name, difference in found.items()}
     metrics |= {f"compare/{name}_difference_high": difference.high for name, difference in found.items()}
-    tracker.log_metrics(metrics, 0)
-    tracker.set_tags(
-        {
-            "compared_with": f"{theirs.name} (run {theirs.run_id})",
-            "comparison": "; ".join(verdicts(ours, theirs)),
-        }
-    )
-    tracker.log_table(_side_by_side(ours, theirs), "comparison.json")
+    tags = {
+        "compared_with": f"{theirs.name} (run {theirs.run_id})",
+        "comparison": "; ".join(verdicts(ours, theirs)),
+    }
+    with evaluation_run(ours.run_id) as tracker:
+        tracker.log_metrics(metrics, 0)
+        tracker.set_tags(tags)
+        tracker.log_table(_side_by_side(ours, theirs), "comparison.json")
 
 
 def _side_by_side(ours: Evaluated, theirs: Evaluated) -> list[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.config import Config, ModelConfig, QuantizationConfig, with_values
+from socratic_mlflow.config import Config, ModelConfig, QuantizationConfig, shown, with_values
+from socratic_mlflow.untrusted import CONVERT, check_adapter, check_base
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,7 @@ _PROJECTIONS = (
     ("c_attn", "c_proj"),  # GPT-2
     ("Wqkv", "out_proj"),  # MPT-like
 )
+_GPU_ATTENTION = ("flex_attention", "flash_attention_2")  # flex attention has no backward pass on CPUs (torch 2.13)
 
 
 def cuda_available() -> bool:
@@ -51,8 +53,9 @@ def base_revision(model: ModelConfig) -> str:
         cached = try_to_load_from_cache(model.base_model, "config.json", revision=model.revision)
         return Path(cached).parent.name if isinstance(cached, str) else model.revision
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in sorted(file for file in folder.glob("*.safetensors") if file.is_file()):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -81,8 +84,9 @@ def load_tokenizer(model: ModelConfig) -> Any:
     from transformers import AutoTokenizer
 
     try:
+        _check_source(model)
         tokenizer = AutoTokenizer.from_pretrained(base_location(model.base_model), **_source(model))
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # whatever reading a file raised, RecursionError and the validators' own among it
         raise _cannot_load(model, error) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -92,9 +96,10 @@ def load_tokenizer(model: ModelConfig) -> Any:
 def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
     """The frozen base on `device()`, quantized as `quantization` says; ValueError (one line) where it cannot be had."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    # transformers would ask a stranger's service to convert a Hub base without safetensors, and take what comes back.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     dtype = getattr(torch, quantization.bnb_4bit_compute_dtype)
     extra: dict[str, Any] = {}
     if quantization.load_in_4bit:
@@ -105,6 +110,7 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     try:
+        _check_source(model)
         base = AutoModelForCausalLM.from_pretrained(
             base_location(model.base_model),
             **_source(model),
@@ -116,7 +122,9 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             attn_implementation=model.attn_implementation,
             use_safetensors=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
         raise _cannot_load(model, error) from None
     _keep_trainable(base)
     return base
@@ -158,9 +166,15 @@ def target_modules(base: Any, wanted: str) -> list[str]:
 
 
 def attach_adapter(base: Any, config: Config) -> Any:
-    """`base` with a new, trainable LoRA adapter (initially without effect) as a PeftModel."""
+    """`base` with a new, trainable LoRA adapter (initially without effect) as a PeftModel.
+
+    Raises ValueError for an attention kernel that cannot train on this device, before anything is trained.
+    """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
+    attention = config.model.attn_implementation
+    if attention in _GPU_ATTENTION and device().type == "cpu":
+        raise ValueError(f"model.attn_implementation is {attention!r}; it trains on a GPU only, on a CPU: eager or sdpa")
     if config.quantization.load_in_4bit:
         base = prepare_model_for_kbit_training(
             base,
@@ -181,27 +195,44 @@ def attach_adapter(base: Any, config: Config) -> Any:
 
 
 def load_adapter(base: Any, folder: str) -> Any:
-    """`base` with the adapter of `folder`, for inference; ValueError where the adapter's shapes do not fit the base."""
+    """`base` with the adapter of `folder`, for inference; ValueError where it does not fit, or is no plain LoRA."""
+    import torch
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
+    trained_on = check_adapter(Path(folder)).get("base_model_name_or_path")
     weights = Path(folder) / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ValueError(f"{folder}: holds no adapter_model.safetensors; give the folder of a LoRA adapter")
     try:
+        with safe_open(weights, "pt") as stored:
+            names = set(stored.keys())
         model = PeftModel.from_pretrained(base, folder).eval()
-    except (RuntimeError, ValueError) as error:
-        raise _misfit(base, folder, str(error).strip().splitlines()[-1].strip()) from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights}: cannot be read ({_one_line(error)}); copy or train the adapter again") from None
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise _misfit(base, folder, trained_on, str(error).strip().splitlines()[-1:]) from None
     # peft takes an adapter for more or for fewer layers with no more than a warning.
-    with safe_open(weights, "pt") as stored:
-        if set(stored.keys()) != set(get_peft_model_state_dict(model, save_embedding_layers=False)):
-            raise _misfit(base, folder, "the two have other layers")
+    if names != set(get_peft_model_state_dict(model, save_embedding_layers=False)):
+        raise _misfit(base, folder, trained_on, ["the two have other layers"])
     return model
 
 
-def _misfit(base: Any, folder: str, why: str) -> ValueError:
-    name = json.loads((Path(folder) / "adapter_config.json").read_text()).get("base_model_name_or_path", "another base")
-    return ValueError(f"{folder}: this adapter does not fit the base {base.name_or_path}; it was trained on {name} ({why})")
+def _misfit(base: Any, folder: str, trained_on: str | None, why: list[str]) -> ValueError:
+    name, reason = trained_on or "another base", "".join(why).strip()[:300]
+    return ValueError(
+        f"{folder}: this adapter does not fit the base {base.name_or_path}; it was trained on {name} ({reason})"
+    )
+
+
+def _check_source(model: ModelConfig) -> None:
+    from transformers.utils import find_adapter_config_file
+
+    location, source = base_location(model.base_model), _source(model)
+    if Path(location).is_dir():
+        check_base(Path(location))
+    elif find_adapter_config_file(location, revision=source["revision"]):
+        raise ValueError("it is an adapter, no base; give the base that it was trained on")
 
 
 def _source(model: ModelConfig) -> dict[str, Any]:
@@ -211,10 +242,22 @@ def _source(model: ModelConfig) -> dict[str, Any]:
     return source
 
 
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:600]
+
+
 def _cannot_load(model: ModelConfig, error: Exception) -> ValueError:
     text = " ".join(str(error).split())
-    if Path(base_location(model.base_model)).is_dir() or not isinstance(error, OSError):
-        why = text[:300]
+    local = Path(base_location(model.base_model)).is_dir()
+    if "trust_remote_code" in text and not model.trust_remote_code:
+        why = (
+            "it brings Python code of its own, which does not run unless it is asked for; read that code, and if you trust "
+            "it give trust_remote_code=true"
+        )
+    elif not local and "file named model.safetensors" in text:
+        why = f"it has no safetensors; {CONVERT}"
+    elif local or not isinstance(error, OSError):
+        why = _one_line(error) or type(error).__name__
     elif re.search(r"gated|40[13] Client Error", text, re.IGNORECASE):
         why = (
             f"the model is gated; accept its licence at huggingface.co/{model.base_model} and log in with "
@@ -226,6 +269,6 @@ def _cannot_load(model: ModelConfig, error: Exception) -> ValueError:
             f"model accept its licence at huggingface.co/{model.base_model} and log in with 'hf auth login'"
         )
     return ValueError(
-        f"cannot load base_model {model.base_model!r}: {why}. "
+        f"cannot load base_model {shown(model.base_model)}: {why}. "
         "Without it, preset=embedded trains the small model that ships here"
     )

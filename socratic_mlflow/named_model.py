@@ -5,7 +5,6 @@ Knows nothing of what is asked. Commands that take a MODEL read it here, so that
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.config import Config, with_values
 from socratic_mlflow.options import build_config, read_yaml
+from socratic_mlflow.untrusted import read_object
 
 if TYPE_CHECKING:
     from socratic_mlflow.tokens import ChatFormat
@@ -102,14 +102,19 @@ def _from_folder(folder: Path, fields: Mapping[str, Any]) -> NamedModel:
 
 
 def _beside(folder: Path) -> dict[str, Any]:
-    """The configuration in the output folder that an adapter lies in; without one, the base that the adapter names."""
+    """The configuration in the output folder that an adapter lies in; without one, the base that the adapter names.
+
+    Whether a base's own code runs is for the person to say, not for a file that came with an adapter.
+    """
     parents = folder.resolve().parents[:2]
-    if file := next((place / "config.yaml" for place in parents if (place / "config.yaml").is_file()), None):
-        return {key: value for key, value in read_yaml(str(file)).items() if not key.startswith("run.")}
-    try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        raise ValueError(f"{folder / 'adapter_config.json'}: is not the configuration of a LoRA adapter") from None
+    if file := next((place / "config.yaml" for place in parents if (place / "config.yaml").exists()), None):
+        values = {key: value for key, value in read_yaml(str(file)).items() if not key.startswith("run.")}
+        if values.pop("model.trust_remote_code", False):
+            from socratic_mlflow.progress import say
+
+            say(f"note   trust_remote_code in {file} has no effect; give it yourself if you trust the base's own code")
+        return values
+    base = read_object(folder / "adapter_config.json").get("base_model_name_or_path")
     return {"model.base_model": base} if isinstance(base, str) and base else {}
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from socratic_mlflow.config import Config, allowed, flatten, with_values
+from socratic_mlflow.config import Config, allowed, flatten, shown, with_values
 from socratic_mlflow.presets import PRESETS, choose_preset
 from socratic_mlflow.yaml_nodes import compose
 
 # MLproject gives every declared parameter this default: it means "not given", so that presets and YAML keep their say.
 NOT_GIVEN = "default"
+# Bytes. A configuration with a comment on every field has a tenth of it.
+_LARGEST = 256 * 1024
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
@@ -59,22 +61,30 @@ def unknown_name(name: str, where: str = "") -> str:
 def parse_value(option: Option, value: Any) -> Any:
     """`value` (text, or a scalar from YAML) as the field's type; ValueError with the field's name if it is none."""
     text = str(value).strip()
+    if option.type is str:
+        if not text:
+            raise ValueError(f"{option.flag} ({option.key}) is {shown(value)}; it takes text that is not empty")
+        return text
     try:
-        if option.type is bool:
-            if text.lower() not in _TRUE | _FALSE:
-                raise ValueError
-            return text.lower() in _TRUE
-        if option.type is int:
-            return int(text)
-        if option.type is float:
-            return float(text)
-    except ValueError:
+        return _SCALARS[option.type](text)
+    except (ValueError, KeyError):
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[option.type]
         limits = f" ({allowed(option.spec)})" if allowed(option.spec) else ""
-        raise ValueError(f"{option.flag} ({option.key}) is {value!r}; it takes {kind}{limits}") from None
-    if not text or "\x00" in text:
-        raise ValueError(f"{option.flag} ({option.key}) is {value!r}; it takes text that is not empty")
+        raise ValueError(f"{option.flag} ({option.key}) is {shown(value)}; it takes {kind}{limits}") from None
+
+
+def _plain(text: str) -> str:
+    """`text`; ValueError where Python would read a number that a person hardly meant (1_000, full-width digits)."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
     return text
+
+
+_SCALARS: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: (dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False))[text.lower()],
+    int: lambda text: int(_plain(text)),
+    float: lambda text: float(_plain(text)),
+}
 
 
 def parse_values(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -95,15 +105,35 @@ def parse_values(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 def read_yaml(path: str) -> dict[str, Any]:
     """A YAML file of sections, dotted keys or flags -> {dotted key: value}; ValueError names file and line."""
+    known = by_name()
+    values: dict[str, Any] = {}
+    lines: dict[str, int] = {}
+    for name, value, line in _yaml_entries(path, _read_text(Path(path))):
+        found = parse_values({name: value}, f"{path}:{line}: ")
+        key = known[name].key
+        # Without this check, sections that repeat each other by reference would be read for hours.
+        if key in lines:
+            raise ValueError(f"{path}:{line}: {key} is given twice (first in line {lines[key]}); leave one of the two")
+        lines[key] = line
+        values |= found
+    return values
+
+
+def _read_text(file: Path) -> str:
+    """The text of `file`; ValueError (one line) where it is none, too large, or no regular file, which might never end."""
+    text, reason = "", ""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            reason = "not a regular file"
+        elif file.stat().st_size > _LARGEST and file.is_file():
+            reason = f"larger than {_LARGEST // 1024} KiB"
+        else:
+            text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"{path}: cannot read the configuration file ({reason})") from None
-    values: dict[str, Any] = {}
-    for name, value, line in _yaml_entries(path, text):
-        values |= parse_values({name: value}, f"{path}:{line}: ")
-    return values
+    if reason:
+        raise ValueError(f"{file}: cannot read the configuration file ({reason})")
+    return text
 
 
 def _yaml_entries(path: str, text: str) -> Iterator[tuple[str, str, int]]:
@@ -113,17 +143,25 @@ def _yaml_entries(path: str, text: str) -> Iterator[tuple[str, str, int]]:
         return
     if root.id != "mapping":
         raise ValueError(f"{path}:{_line(root)}: expected sections or 'field: value' lines, found a {_kind(root)}")
-    for key, value in root.value:
+    for key, value in _plain_node(path, root).value:
         if value.id == "mapping":
-            for inner_key, inner_value in value.value:
+            for inner_key, inner_value in _plain_node(path, value).value:
                 name = f"{_scalar(path, key)}.{_scalar(path, inner_key)}"
                 yield name, _scalar(path, inner_value), _line(inner_key)
         else:
             yield _scalar(path, key), _scalar(path, value), _line(key)
 
 
+def _plain_node(path: str, node: Any) -> Any:
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
+        raise ValueError(
+            f"{path}:{_line(node)}: expected a plain value, found the tag {shown(node.tag)}; leave the tag out"
+        )
+    return node
+
+
 def _scalar(path: str, node: Any) -> str:
-    if node.id != "scalar":
+    if _plain_node(path, node).id != "scalar":
         raise ValueError(f"{path}:{_line(node)}: expected one value, found a {_kind(node)}")
     return "" if node.tag == "tag:yaml.org,2002:null" else str(node.value)
 

@@ -84,11 +84,12 @@ def _draw_interval(axes: Axes, history: History, name: str, color: str) -> None:
         axes.fill_between(steps, *ends, color=color, alpha=0.15, linewidth=0)
 
 
-def to_rgb(figure: Figure) -> object:
-    """The figure as an array of shape (height, width, 3), dtype uint8."""
-    import numpy as np
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes."""
+    import io
+
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()

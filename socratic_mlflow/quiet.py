@@ -21,7 +21,17 @@ def quiet() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for name in ("alembic", "bitsandbytes", "peft", "accelerate", "git", "huggingface_hub", "kernels", "matplotlib"):
+    for name in (
+        "alembic",
+        "bitsandbytes",
+        "peft",
+        "accelerate",
+        "git",
+        "huggingface_hub",
+        "kernels",
+        "matplotlib",
+        "urllib3",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")

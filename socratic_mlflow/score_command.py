@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from socratic_mlflow.dialogues import BUNDLED, read_text, resolve
+from socratic_mlflow.dialogues import BUNDLED, resolve
 from socratic_mlflow.style import Explanation, Found, explain, socratic_style, socratic_tone
 from socratic_mlflow.style_profile import StyleProfile, read_profile
+from socratic_mlflow.text_files import read_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

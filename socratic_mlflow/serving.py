@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def _message(message: Any) -> Message:
         raise ValueError(f"a message needs a role, one of {', '.join(_ROLES)}; got {role!r}")
     if not isinstance(content, str) or not content.strip():
         raise ValueError("a message needs text as its content")
+    if re.search("[\0\ud800-\udfff]", content):
+        raise ValueError("a message holds NUL or half a surrogate pair, which no text does")
     return {"role": role, "content": content}
 
 

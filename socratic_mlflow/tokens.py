@@ -6,11 +6,15 @@ that generation would produce after the prompt, and the mask's boundaries are ex
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from socratic_mlflow.dialogues import Dialogue, Message, Skip
+from socratic_mlflow.token_bounds import TokenBound
+from socratic_mlflow.turn_markers import TurnMarkers
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -23,6 +27,10 @@ class Encoded:
     labels: list[int]
 
 
+class TurnMarkerError(ValueError):
+    """A message's text would open or close a turn, and no other spelling of it was found that does not."""
+
+
 class ChatFormat:
     """A tokenizer's chat template, with 'model' and 'assistant' both understood. ValueError if it has no template."""
 
@@ -33,7 +41,9 @@ class ChatFormat:
                 f"{self._name}: its tokenizer has no chat template; choose an instruction-tuned (chat) model as base_model"
             )
         self.tokenizer = tokenizer
-        self._markers = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
+        self._markers = TurnMarkers(tokenizer, self._around())
+        self._bound = TokenBound(tokenizer)
+        self._placeholder_shapes = functools.cache(self._shapes_of_placeholders)
         self.stop_ids = self._find_stop_ids()
         self.rewrites_history = self._rewrites_history()
 
@@ -41,6 +51,7 @@ class ChatFormat:
         """A whole dialogue (ending with a reply) as ids and labels.
 
         Where the template `rewrites_history` (Qwen3 drops earlier replies' thinking, say), only the last reply has labels.
+        Raises TurnMarkerError where a text would open or close a turn.
         """
         ids: list[int] = []
         labels: list[int] = []
@@ -51,12 +62,32 @@ class ChatFormat:
         return Encoded(ids, labels)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids after which the model's reply to the last message (a user's) is generated: those of training."""
+        """The ids after which the model's reply to the last message (a user's) is generated: those of training.
+
+        Raises TurnMarkerError where a text would open or close a turn.
+        """
         return [token for asked, said in self._pieces(messages) for token in asked + said]
 
-    def _pieces(self, messages: Sequence[Message]) -> Iterator[tuple[list[int], list[int]]]:
+    def at_least(self, messages: Sequence[Message]) -> int:
+        """How many tokens `messages` have for certain, found without tokenizing them; 0 where nothing is certain."""
+        # One rendering, of the raw texts: what makes markers harmless changes no length, and takes longer.
+        last = messages[-1]["role"] == "user"
+        plain = [{"role": _role(message), "content": message["content"].strip()} for message in messages]
+        return self._bound.at_least(self._render(plain, add_generation_prompt=last))
+
+    def _pieces(self, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:
         """(prompt, reply) of each reply as ids; where the last message is a user's, its reply is empty."""
-        plain = [self._plain(message) for message in messages]
+        plain = [
+            {"role": _role(message), "content": self._markers.harmless(message["content"].strip())} for message in messages
+        ]
+        texts = list(self._texts(plain))
+        pieces = [(self._ids(asked), self._ids(said)) for asked, said in texts]
+        if self._shapes(pieces, texts) != self._placeholder_shapes(tuple(message["role"] for message in plain)):
+            raise TurnMarkerError(f"a text holds what {self._name} takes for the beginning or end of a turn; reword it")
+        return pieces
+
+    def _texts(self, plain: Sequence[Message]) -> Iterator[tuple[str, str]]:
+        """(prompt, reply) of each reply as text."""
         replies = [number for number, message in enumerate(plain) if message["role"] == "assistant"]
         if plain[-1]["role"] == "user":
             replies.append(len(plain))
@@ -69,8 +100,27 @@ class ChatFormat:
                     f"{self._name}: its chat template puts something else before a reply than before the generation of "
                     "one, so replies cannot be told from prompts; choose another base_model"
                 )
-            yield self._ids(prompt[len(done) :]), self._ids(whole[len(prompt) :])
+            yield prompt[len(done) :], whole[len(prompt) :]
             done = whole
+
+    def _shapes(self, pieces: Sequence[tuple[list[int], list[int]]], texts: Sequence[tuple[str, str]]) -> list[Any]:
+        """The turn markers in each prompt and each reply."""
+        return [
+            self._markers.shape(ids, text)
+            for piece, both in zip(pieces, texts, strict=True)
+            for ids, text in zip(piece, both, strict=True)
+        ]
+
+    def _shapes_of_placeholders(self, roles: tuple[str, ...]) -> list[Any]:
+        """Those of a dialogue in which nobody says anything of interest."""
+        texts = list(self._texts([{"role": role, "content": "x"} for role in roles]))
+        return self._shapes([(self._ids(asked), self._ids(said)) for asked, said in texts], texts)
+
+    def _around(self) -> list[str]:
+        """What the template puts behind each message of a dialogue, in front of the next one or of its generation."""
+        said = [{"role": role, "content": f"qz{number}zq"} for number, role in enumerate(["user", "assistant"] * 2)]
+        texts = [self._render(said, add_generation_prompt=False), self._render(said[:3], add_generation_prompt=True)]
+        return [around for text in texts for around in re.split(r"qz\dzq", text)[1:]]
 
     def text(self, ids: Sequence[int]) -> str:
         """The reply that generated `ids` spell, without markers and padding."""
@@ -89,14 +139,6 @@ class ChatFormat:
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _plain(self, message: Message) -> Message:
-        """Role as templates want it; turn markers inside the text made harmless, so that they open no turn."""
-        content = message["content"].strip()
-        for marker in self._markers:
-            if marker in content:
-                content = content.replace(marker, marker.replace("<", "＜").replace(">", "＞").replace("[", "［"))
-        return {"role": "assistant" if message["role"] in ("model", "assistant") else "user", "content": content}
 
     def _reply_length(self, ids: Sequence[int]) -> int:
         """How many of a reply's ids count for the loss: up to and with its end-of-turn marker, without what follows."""
@@ -122,19 +164,46 @@ class ChatFormat:
         return not self._render(said, add_generation_prompt=True).startswith(before)
 
 
+def _role(message: Message) -> str:
+    """As templates want it."""
+    return "assistant" if message["role"] in ("model", "assistant") else "user"
+
+
 def encode_dialogues(
     chat: ChatFormat, dialogues: Sequence[Dialogue], max_length: int
 ) -> tuple[list[Dialogue], list[Encoded], list[Skip]]:
-    """(dialogues used, their encodings, what was left out as too long for `max_length` tokens); nothing is ever cut."""
+    """(dialogues used, their encodings, what was left out); nothing is ever cut.
+
+    Left out are those of more than `max_length` tokens ('too_long'), and those of which no spelling was found that opens no
+    turn of its own ('turn_marker').
+    """
     used: list[Dialogue] = []
     encoded: list[Encoded] = []
     skipped: list[Skip] = []
     for dialogue in dialogues:
-        tokens = chat.encode(dialogue.messages)
-        if len(tokens.input_ids) > max_length:
-            detail = f"{len(tokens.input_ids)} tokens, more than max_length {max_length}"
-            skipped.append(Skip(dialogue.place, "too_long", detail))
+        try:
+            tokens = _encode(chat, dialogue, max_length)
+        except _SkippedError as why:
+            skipped.append(why.skip)
         else:
             used.append(dialogue)
             encoded.append(tokens)
     return used, encoded, skipped
+
+
+class _SkippedError(Exception):
+    def __init__(self, dialogue: Dialogue, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.skip = Skip(dialogue.place, reason, detail)
+
+
+def _encode(chat: ChatFormat, dialogue: Dialogue, max_length: int) -> Encoded:
+    if (least := chat.at_least(dialogue.messages)) > max_length:
+        raise _SkippedError(dialogue, "too_long", f"at least {least} tokens, more than max_length {max_length}")
+    try:
+        tokens = chat.encode(dialogue.messages)
+    except TurnMarkerError as error:
+        raise _SkippedError(dialogue, "turn_marker", str(error)) from None
+    if len(tokens.input_ids) > max_length:
+        raise _SkippedError(dialogue, "too_long", f"{len(tokens.input_ids)} tokens, more than max_length {max_length}")
+    return tokens

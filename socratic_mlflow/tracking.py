@@ -1,171 +1,228 @@
-"""One MLflow run: open or continue it, and write params, metrics, images, tables and inputs to it."""
+"""What can be said to an MLflow run. Everything said becomes a record in a journal, which is shipped in the background."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-import signal
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import socket
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# What MLflow's stores take in one request.
-_PARAMS_A_BATCH, _METRICS_A_BATCH = 100, 1000
+from socratic_mlflow.journal import Journal, Record
+from socratic_mlflow.records import is_well_formed, training_of
+from socratic_mlflow.redaction import redact, without_credentials
+from socratic_mlflow.shipper import Shipper, now_ms
+
+# What an MLflow store takes in a tag.
+_LONGEST_TAG = 5000
 
 
 class Tracker:
-    """Writes to the MLflow run `run_id`; every method returns when the store has what it was given."""
+    """Writes to one MLflow run by way of the journal in `folder`; no method waits for MLflow.
 
-    def __init__(self, run_id: str) -> None:
-        from mlflow import MlflowClient
+    A journal that is there already is continued: its metrics are not logged again at a step up to which they stand there.
+    With `new_run` all that it holds goes into a new run. `say` gets the lines that a person sees when MLflow is lost and
+    found. ValueError (one line) where the journal belongs to a run in another store.
+    """
 
-        self.run_id = run_id
-        self._client = MlflowClient()
-        self._logged: set[tuple[str, int]] = set()
+    def __init__(self, folder: Path, say: Callable[[str], None] = print, run_id: str = "", new_run: bool = False) -> None:
+        import mlflow
 
-    def recall(self) -> None:
-        """Take up which metrics the run holds at which steps, so that going on from an older step logs none twice."""
-        names = self._client.get_run(self.run_id).data.metrics
-        self._logged = {
-            (name, point.step) for name in names for point in self._client.get_metric_history(self.run_id, name)
+        self._journal = Journal(folder)
+        self._journal.open()
+        self._reached = _reached(self._journal)
+        self._images = {
+            (r["key"], r["step"]) for r, _ in self._journal.records() if r["kind"] == "image" and is_well_formed(r)
         }
+        store = absolute(without_credentials(mlflow.get_tracking_uri()))
+        if new_run or not self._journal.end:
+            self._journal.append(_training(run_id, store))
+            self._journal.mark_delivered({})
+        elif (other := store_of(folder)) != store:
+            self._journal.close()
+            raise ValueError(
+                f"{folder} is the journal of a run in {other}, not in {store}; set MLFLOW_TRACKING_URI to the former"
+            )
+        self._shipper = Shipper(self._journal, store, say)
+
+    @property
+    def folder(self) -> Path:
+        """The journal's folder."""
+        return self._journal.folder
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run's id; empty as long as MLflow was away and none could be created."""
+        return self._shipper.run_id
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether MLflow can be reached, and no longer has the run."""
+        return self._shipper.is_gone
+
+    @property
+    def trouble(self) -> str:
+        """Why MLflow cannot be reached now; empty where it can."""
+        return self._shipper.trouble
+
+    def start(self, made_for_us: str = "") -> None:
+        """The run is running from here on; the run `made_for_us` by `mlflow run`, where it is another, leads to it."""
+        self.write({"kind": "start", "time": now_ms(), "pid": os.getpid(), "host": socket.gethostname()})
+        if made_for_us:
+            self.write({"kind": "pointer", "from": made_for_us})
+        self._shipper.start()
+
+    def ship(self) -> None:
+        """Begin to deliver, of a run that somebody else starts and ends."""
+        self._shipper.start()
+
+    def end(
+        self, status: str, tags: Mapping[str, str] | None = None, text: str = "", patience_s: float | None = None
+    ) -> bool:
+        """The run has ended FINISHED, FAILED or KILLED; `tags` say why, and so does `text` as the artifact error.txt.
+
+        Returns whether MLflow has all of it; `patience_s` as `drain` takes it.
+        """
+        end = {"kind": "end", "time": now_ms(), "status": status}
+        try:
+            self.set_tags(tags or {})
+            if text:
+                self.log_text(text, "error.txt")
+            self.write(end)
+        except OSError:
+            # A full disk, most likely: the run is to end all the same.
+            return self._shipper.drain(patience_s) and self._shipper.deliver([_tags(tags or {}), end])
+        return self.drain(patience_s)
+
+    def end_orphan(self, who: str) -> None:
+        """The run was left running by `who`, which is no more."""
+        self.set_tags({"error": f"{who} was killed: it ended without a word"})
+        self.write({"kind": "end", "time": now_ms(), "status": "KILLED"})
+
+    def drain(self, patience_s: float | None = None) -> bool:
+        """Deliver everything now, and wait for it; False where MLflow is away. With `patience_s` a request that hangs is
+        waited for no longer, and where MLflow was away just now it is not asked once more."""
+        # Where the disk is full or broken, what can still be delivered is to be.
+        with contextlib.suppress(OSError):
+            self._journal.flush()
+        return self._shipper.drain(patience_s)
+
+    def check(self) -> bool:
+        """Whether MLflow can be reached and has the run."""
+        return self._shipper.check()
+
+    def close(self) -> None:
+        """Deliver no more; the journal keeps what is left."""
+        self._shipper.stop(0)
+        self._journal.close()
+
+    def flush(self) -> None:
+        """Return when everything said so far is on the disk, safe from a crash of the machine."""
+        self._journal.flush()
 
     def log_metrics(self, values: Mapping[str, float], step: int, model_id: str | None = None) -> None:
-        """Each of `values` at `step`, with one time stamp, in one request; those that `recall` found stay.
+        """Each of `values` at `step`, with one time stamp; those that an earlier start logged up to that step stay.
 
         With `model_id` they stand on that logged model's page as well.
         """
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        new = {name: value for name, value in values.items() if (name, step) not in self._logged}
-        metrics = [Metric(name, float(value), now, step, model_id=model_id) for name, value in new.items()]
-        for start in range(0, len(metrics), _METRICS_A_BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
+        new = {name: float(value) for name, value in values.items() if step > self._reached.get(name, -1)}
+        if new:
+            extra = {"model_id": model_id} if model_id else {}
+            self.write({"kind": "metrics", "time": now_ms(), "step": step, "values": new} | extra)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Params that the run does not have yet; a param cannot change, so a changed one goes into a tag `changed.NAME`."""
-        from mlflow.entities import Param
-
-        present = self._client.get_run(self.run_id).data.params
-        new = [Param(name, str(value)) for name, value in values.items() if name not in present]
-        for start in range(0, len(new), _PARAMS_A_BATCH):
-            self._client.log_batch(self.run_id, params=new[start : start + _PARAMS_A_BATCH])
-        changed = {name: value for name, value in values.items() if present.get(name, str(value)) != str(value)}
-        self.set_tags({f"changed.{name}": value for name, value in changed.items()})
+        """Params; one that the run has with another value goes into a tag `changed.NAME`, for a param cannot change."""
+        self.write({"kind": "params", "values": {name: redact(str(value)) for name, value in values.items()}})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Tags, replacing those of the same name."""
-        for name, value in values.items():
-            self._client.set_tag(self.run_id, name, str(value))
+        if values:
+            self.write(_tags(values))
 
-    def log_image(self, image: Any, key: str, step: int) -> None:
-        """An image (array of shape (height, width, 3), uint8), which the UI shows with a slider over the steps."""
-        self._client.log_image(self.run_id, image, key=key, step=step)
+    def log_image(self, png: bytes, key: str, step: int) -> None:
+        """An image (a PNG file's bytes), which the UI shows with a slider over the steps; the first of a step stays."""
+        if (key, step) not in self._images:
+            self._images.add((key, step))
+            self.write({"kind": "image", "time": now_ms(), "key": key, "step": step}, png, ".png")
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Rows with the same keys as the JSON table `file`, which the UI shows as a table; one that is there stays."""
-        # MLflow would append to it: on a continued training, the same rows once more.
-        folder = file.rpartition("/")[0] or None
-        if rows and file not in [found.path for found in self._client.list_artifacts(self.run_id, folder)]:
-            columns = {name: [row[name] for row in rows] for name in rows[0]}
-            self._client.log_table(self.run_id, columns, file)
-
-    def read_table(self, file: str) -> list[dict[str, Any]]:
-        """The rows of the JSON table `file`, as `log_table` took them."""
-        import json
-
-        table = json.loads(self.read_text(file))
-        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-
-    def read_text(self, file: str) -> str:
-        """The text artifact `file`."""
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = self._client.download_artifacts(self.run_id, file, folder)
-            return Path(path).read_text(encoding="utf-8")
+        """Rows with the same keys as the JSON table `file`, which the UI shows as a table."""
+        if rows:
+            cells = [[redact(cell) if isinstance(cell, str) else cell for cell in row.values()] for row in rows]
+            text = json.dumps({"columns": list(rows[0]), "data": cells}, ensure_ascii=False)
+            self.write({"kind": "table", "path": file}, text.encode("utf-8", "replace"), ".json")
 
     def log_text(self, text: str, file: str) -> None:
         """`text` as the artifact `file`."""
-        self._client.log_text(self.run_id, text, file)
+        self.write({"kind": "text", "path": file}, redact(text).encode("utf-8", "replace"), ".txt")
 
     def log_dataset(self, rows: Sequence[Mapping[str, Any]], name: str, context: str, source: str) -> str:
         """Rows as a dataset input of the run; returns the digest under which MLflow lists it."""
         import mlflow.data
         import pandas as pd
-        from mlflow.entities import DatasetInput, InputTag
 
-        dataset = mlflow.data.from_pandas(pd.DataFrame(rows), source=source, name=name)
-        tag = InputTag("mlflow.data.context", context)
-        self._client.log_inputs(self.run_id, [DatasetInput(dataset._to_mlflow_entity(), [tag])])
-        return str(dataset.digest)
+        entity = mlflow.data.from_pandas(pd.DataFrame(rows), source=redact(source), name=name)._to_mlflow_entity()
+        self.write({"kind": "dataset", "dataset": entity.to_dictionary(), "context": context})
+        return str(entity.digest)
 
+    def read_table(self, file: str) -> list[dict[str, Any]]:
+        """The rows of the JSON table `file`, as `log_table` took them; ValueError where the journal has no such table."""
+        found = [record for record, _ in self._journal.records() if record.get("path") == file]
+        content = self._journal.content(found[-1]) if found else None
+        if content is None:
+            raise ValueError(f"{self._journal.file}: holds no whole table {file}")
+        table = json.loads(content)
+        return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
-def check_store(run_id: str | None = None) -> None:
-    """Raise ValueError (one line, with MLflow's own reason) where the store, or the run to go on with, cannot be used."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-        stage = client.get_run(run_id).info.lifecycle_stage if run_id else "active"
-    except (MlflowException, OSError) as error:
-        uri = without_credentials(mlflow.get_tracking_uri())
-        raise ValueError(f"MLflow's tracking store {uri} cannot be used: {error}") from None
-    if stage != "active":
-        raise ValueError(f"run {run_id}, which holds this training, is deleted; restore it or choose another output_dir")
+    def write(self, record: Record, data: bytes | None = None, suffix: str = ".bin") -> None:
+        """Append a record (`records.py`) as it is."""
+        self._journal.append(record, data, suffix)
 
 
-@contextmanager
-def open_run(run_id: str | None = None) -> Iterator[Tracker]:
-    """The run `run_id`, else the one that `mlflow run` made for this process, else a new one; ended on the way out.
-
-    It ends FINISHED, FAILED on an exception (with the error's last line in the tag `error`), KILLED on Ctrl-C and SIGTERM.
-    """
-    import mlflow
-
-    made_for_us = os.environ.get("MLFLOW_RUN_ID")
-    if run_id:
-        point_to(run_id)
-    run = mlflow.start_run(run_id=run_id or made_for_us)
-    tracker = Tracker(run.info.run_id)
-    if "error" in run.data.tags:
-        # It tells how an earlier start ended; this one goes on from there.
-        mlflow.delete_tag("error")
-    if run_id:
-        tracker.recall()
-    try:
-        yield tracker
-    except BaseException as error:
-        killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        tracker.set_tags({"error": f"{type(error).__name__}: {error}"[:500]})
-        mlflow.end_run("KILLED" if killed else "FAILED")
-        raise
-    mlflow.end_run("FINISHED")
+def _tags(values: Mapping[str, Any]) -> Record:
+    return {"kind": "tags", "values": {name: redact(str(value))[:_LONGEST_TAG] for name, value in values.items()}}
 
 
-def stop_on_sigterm() -> None:
-    """From here on SIGTERM ends this process as Ctrl-C does, so that its run ends KILLED."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def point_to(run_id: str) -> None:
-    """Let the run that `mlflow run` made for this process, if any, lead to the one that holds the training."""
-    made_for_us = os.environ.get("MLFLOW_RUN_ID")
-    if made_for_us and made_for_us != run_id:
-        Tracker(made_for_us).set_tags({"see_run": run_id})
+def _reached(journal: Journal) -> dict[str, int]:
+    """{metric: the last step at which the journal has it}."""
+    reached: dict[str, int] = {}
+    for record, _ in journal.records():
+        if record["kind"] == "metrics" and is_well_formed(record):
+            for name in record["values"]:
+                reached[name] = max(record["step"], reached.get(name, -1))
+    return reached
 
 
-def without_credentials(uri: str) -> str:
-    """`uri` with user name and password, if it holds any, left out."""
-    from urllib.parse import urlsplit, urlunsplit
+def store_of(folder: Path) -> str:
+    """The tracking URI, without credentials, of the run whose journal lies in `folder`; '' where it does not say."""
+    return str(training_of(Journal(folder)).get("tracking_uri", ""))
 
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+def _training(run_id: str, store: str) -> Record:
+    """The first record of a journal: where its run is, or where and how it is to be created."""
+    from mlflow.tracking import fluent
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return {
+        "kind": "training",
+        "id": uuid.uuid4().hex,
+        "time": now_ms(),
+        "tracking_uri": store,
+        "run_id": run_id,
+        # What a person has chosen with `mlflow.set_experiment` in this process, or else in the environment.
+        "experiment_id": str(getattr(fluent, "_active_experiment_id", None) or os.environ.get("MLFLOW_EXPERIMENT_ID", "")),
+        "experiment_name": os.environ.get("MLFLOW_EXPERIMENT_NAME", ""),
+        "tags": _tags(resolve_tags())["values"],
+    }
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a relative path in it made absolute, so that it means the same from any folder."""
+    for scheme in ("sqlite:///", "file:", ""):
+        if uri.startswith(scheme):
+            path = uri.removeprefix(scheme)
+            return uri if "://" in path or path.startswith("/") else f"{scheme}{Path(path).absolute()}"
+    return uri

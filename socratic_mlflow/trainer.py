@@ -6,7 +6,7 @@ Knows where files lie and in which order things happen; what is logged is in `ca
 
 from __future__ import annotations
 
-import shutil
+import math
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,25 +19,23 @@ from transformers import (
     DataCollatorForSeq2Seq,
     EvalPrediction,
     PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic_mlflow import __version__
 from socratic_mlflow.callback import SocraticMlflowCallback
+from socratic_mlflow.checkpoints import ensure_adapter, set_aside
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
 from socratic_mlflow.evaluation import evaluator_for
+from socratic_mlflow.interruption import Interruption, StopAtCheckpoint
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
-from socratic_mlflow.output_dir import OutputDir
-from socratic_mlflow.progress import ProgressLines
+from socratic_mlflow.ordered_trainer import OrderedTrainer, StepsAsConfigured
+from socratic_mlflow.output_dir import OutputDir, identity
+from socratic_mlflow.progress import ProgressLines, say
 from socratic_mlflow.quality import mean
-from socratic_mlflow.selection import best_step
 from socratic_mlflow.style import socratic_style
 from socratic_mlflow.style_profile import StyleProfile
 from socratic_mlflow.tokens import IGNORED, ChatFormat, Encoded
@@ -75,71 +73,60 @@ def prepare(config: Config, output: OutputDir) -> Prepared:
     return Prepared(config, chat, corpus, attach_adapter(base, config), output)
 
 
-def train(prepared: Prepared, tracker: Tracker) -> Best:
-    """Train from the newest checkpoint or from the start; the best adapter is saved in the output folder."""
-    config, chat, corpus = prepared.config, prepared.chat, prepared.corpus
-    checkpoint = prepared.output.newest_checkpoint()
+def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> Best:
+    """Train from the newest whole checkpoint or from the start; the best adapter is saved in the output folder.
+
+    The folder's config.yaml and run.yaml are those of this training. KeyboardInterrupt, once a checkpoint is written,
+    where `interruption` hears something.
+    """
+    config, chat, corpus, output = prepared.config, prepared.chat, prepared.corpus, prepared.output
+    training_id = identity(config, output.state())
+    checkpoint = _resume_point(output, training_id)
     evaluator = evaluator_for(chat, corpus.questions, config.evaluation, corpus.profile)
     reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
     recorder = SocraticMlflowCallback(evaluator, tracker, reference)
     trainer = OrderedTrainer(
         model=prepared.model,
-        args=training_arguments(config, prepared.output.checkpoints, fresh=checkpoint is None),
+        args=training_arguments(config, output.checkpoints, fresh=checkpoint is None),
         train_dataset=_dataset(corpus.train_encoded),
         eval_dataset=_dataset(corpus.held_out_encoded),
         processing_class=chat.tokenizer,
         data_collator=DataCollatorForSeq2Seq(chat.tokenizer, label_pad_token_id=IGNORED),
         compute_metrics=teacher_forced_style(chat, corpus.profile),
         preprocess_logits_for_metrics=most_likely,
-        callbacks=[recorder, EvaluateAtTheEnd(), ProgressLines()],
+        callbacks=[recorder, StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)],
+        output=output,
+        training_id=training_id,
+        flush=tracker.flush,
     )
     trainer.remove_callback(PrinterCallback)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
-    if state and state.global_step >= state.max_steps:
+    if state and state.global_step >= total_steps(config, len(corpus.train)):
         # Only what comes after the last step is left to do; `Trainer.train` would make one step more.
         trainer.state = state
         recorder.on_train_begin(trainer.args, state, trainer.control)
         recorder.on_train_end(trainer.args, state, trainer.control)
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
-    return _save_best(trainer.state, prepared.output, recorder)
+    return _best(trainer.state, output, training_id, recorder)
 
 
-class EpochOrder(LengthGroupedSampler):
-    """Dialogues of like length share a batch, so that little of it is padding; seed and epoch alone decide the order.
-
-    The sampler that this one stands for draws from the global generator, whose state is another one where a training goes
-    on in the middle of an epoch: it would skip other dialogues than it has seen.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer before each epoch."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Any:
-        self.generator.manual_seed(self._seed + self._epoch)
-        return super().__iter__()
+def _resume_point(output: OutputDir, training_id: str) -> str | None:
+    """The newest whole checkpoint's folder, or None; those that are not whole get another name, so that none is lost."""
+    checkpoint, passed_over = output.resume_point(training_id)
+    for path, reason in passed_over:
+        try:
+            say(f"warning: {path} is passed over: {reason}; it is kept as {set_aside(path).name}")
+        except OSError as error:
+            raise ValueError(f"{path} ({reason}) cannot be renamed: {error.strerror}") from None
+    return str(checkpoint) if checkpoint else None
 
 
-class OrderedTrainer(Trainer):
-    """A Trainer that reads the training dialogues in `EpochOrder` and takes the best checkpoint from `selection.py`."""
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        metric = str(self.args.metric_for_best_model)
-        step = best_step(self.state.log_history, metric)
-        is_new = bool(step == self.state.global_step)
-        if is_new:
-            self.state.best_global_step, self.state.best_metric = step, metrics[f"eval_{metric}"]
-        return is_new
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in rows["input_ids"]]
-        return EpochOrder(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+def total_steps(config: Config, dialogues: int) -> int:
+    """The optimizer steps of a whole training on so many `dialogues`, as the Trainer counts them."""
+    part = config.training
+    batches = math.ceil(dialogues / part.batch_size)
+    return part.max_steps or part.epochs * math.ceil(batches / part.gradient_accumulation_steps)
 
 
 def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArguments:
@@ -167,7 +154,6 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
         save_strategy="steps",
         save_steps=part.eval_steps,
         save_total_limit=part.save_total_limit,
-        load_best_model_at_end=True,
         metric_for_best_model=config.evaluation.metric_for_best_model,
         greater_is_better=True,
         logging_strategy="steps",
@@ -205,21 +191,8 @@ def teacher_forced_style(chat: ChatFormat, profile: StyleProfile) -> Any:
     return compute
 
 
-class EvaluateAtTheEnd(TrainerCallback):
-    """Evaluate (and so consider for the best) the last step too, wherever `eval_steps` falls."""
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Ask for an evaluation and a checkpoint at the last step."""
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-        return control
-
-
 def environment_params(preset_requested: str) -> dict[str, str]:
     """Library versions, git commit, device and the preset that was asked for, as params."""
-    import torch
 
     libraries = ("mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
     place = device()
@@ -251,11 +224,10 @@ def _dataset(encoded: list[Encoded]) -> Any:
     )
 
 
-def _save_best(state: TrainerState, output: OutputDir, recorder: SocraticMlflowCallback) -> Best:
+def _best(state: TrainerState, output: OutputDir, training_id: str, recorder: SocraticMlflowCallback) -> Best:
+    """The best adapter in its folder; RuntimeError where neither it nor its checkpoint is whole any more."""
     step = int(state.best_global_step or state.global_step)
-    output.best_adapter.mkdir(exist_ok=True)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(output.checkpoints / f"checkpoint-{step}" / name, output.best_adapter)
+    ensure_adapter(output.checkpoints / f"checkpoint-{step}", output.best_adapter, training_id)
     history = {name: dict(points) for name, points in recorder.history.items() if name.startswith("eval/")}
     metrics = {name.removeprefix("eval/"): points[step] for name, points in history.items() if step in points}
     return Best(adapter=output.best_adapter, step=step, metrics=metrics)

@@ -11,8 +11,9 @@ def compose(text: str, where: str) -> Any:
 
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else text.count("\n", 0, getattr(error, "position", 0)) + 1
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None)
+        problem = problem or ("nested too deeply" if isinstance(error, RecursionError) else str(error))
         raise ValueError(f"{where}:{line}: not valid YAML ({problem[:100]})") from None

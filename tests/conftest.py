@@ -12,8 +12,10 @@ import pytest
 if TYPE_CHECKING:
     from training import Training
 
-# Before anything imports these libraries: no network, and nothing of this machine's MLflow.
+# Before anything imports these libraries: no network, and nothing of this machine's MLflow. One thread: the models are
+# tiny, and the processes of a test would only be in each other's way.
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "TOKENIZERS_PARALLELISM": "false"}
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(name, None)
 

@@ -7,54 +7,13 @@ from contextlib import nullcontext
 import mlflow
 import pytest
 import stores
-import tiny
 import torch
 from mlflow import MlflowClient
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from plain_trainer import EVALUATED, EVERY_STEP, chat_format, check_artifacts, evaluator, make_trainer  # noqa: F401
 
 from socratic_mlflow.callback import SocraticMlflowCallback
-from socratic_mlflow.evaluation import Sampling, StyleEvaluator
-from socratic_mlflow.tokens import ChatFormat
 
-EVERY_STEP = [1, 2, 3, 4]
-EVALUATED = [0, 2, 4]
 PER_STEP = ("train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/tokens_per_s", "memory/rss_gib")
-
-
-@pytest.fixture(scope="module")
-def chat():
-    return ChatFormat(tiny.tokenizer())
-
-
-def make_trainer(chat, folder, callback, seed=0, **changes):
-    torch.manual_seed(0)
-    encoded = [chat.encode(tiny.dialogue(number)) for number in range(8)]
-    rows = [{"input_ids": row.input_ids, "labels": row.labels} for row in encoded]
-    arguments = {
-        "max_steps": 4,
-        "per_device_train_batch_size": 2,
-        "logging_steps": 1,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "eval_on_start": True,
-        "save_strategy": "no",
-        "warmup_steps": 2,
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-    }
-    return Trainer(
-        model=tiny.model(vocab_size=len(chat.tokenizer), seed=seed),
-        args=TrainingArguments(str(folder), **arguments | changes),
-        train_dataset=rows,
-        eval_dataset=rows[:3],
-        data_collator=DataCollatorForSeq2Seq(chat.tokenizer),
-        callbacks=[callback],
-    )
-
-
-def evaluator(chat):
-    return StyleEvaluator(chat, tiny.QUESTIONS[:3], Sampling(max_new_tokens=6), batch_size=2)
 
 
 def history(run, metric):
@@ -98,16 +57,6 @@ def check_values(trainer, run):
     assert history(run, "eval/loss") == losses
     assert set(history(run, "eval/reference_style").values()) == {0.4}
     assert all(speed > 0 for speed in history(run, "train/tokens_per_s").values())
-
-
-def check_artifacts(run_id):
-    samples = [f"samples/step_{step:06d}.json" for step in EVALUATED]
-    assert stores.artifacts(run_id, "samples") == samples
-    for file in samples:
-        rows = stores.table(run_id, file)
-        assert [row["question"] for row in rows] == tiny.QUESTIONS[:3]
-        assert all(isinstance(row["reply"], str) and 0 <= row["socratic_style"] <= 1 for row in rows)
-    assert set(stores.image_steps(run_id)) == set(EVALUATED)
 
 
 def check_summary(trainer, run):
@@ -235,3 +184,19 @@ def test_logging_less_often_is_followed(sqlite_store, chat, tmp_path):
     run = stores.only_run()
     assert stores.steps(run.info.run_id, "train/loss") == [2, 4]
     assert stores.steps(run.info.run_id, "memory/rss_gib") == [2, 4]
+
+
+def test_a_loss_that_is_no_number_any_more_is_logged_and_drawn(sqlite_store, chat, tmp_path):
+    make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(), learning_rate=1e30, max_grad_norm=1e30).train()
+    run = stores.only_run()
+    assert run.info.status == "FINISHED"
+    assert stores.steps(run.info.run_id, "train/loss") == EVERY_STEP
+    assert 4 in stores.image_steps(run.info.run_id)
+
+
+def test_the_run_that_mlflow_run_made_is_used_and_ended(sqlite_store, chat, tmp_path, monkeypatch):
+    made = MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(), max_steps=2).train()
+    assert stores.only_run().info.run_id == made
+    assert stores.only_run().info.status == "FINISHED"

@@ -37,14 +37,15 @@ INPUTS = {
 
 MISTAKES = [
     # usage
-    ((), "the following arguments are required: {train,check-data,score,evaluate}"),
+    ((), "the following arguments are required: {train,check-data,score,evaluate,sync}"),
     (("trian",), "invalid choice: 'trian'"),
-    (("--epochs", "3"), "the following arguments are required: {train,check-data,score,evaluate}"),
+    (("--epochs", "3"), "the following arguments are required: {train,check-data,score,evaluate,sync}"),
     (("train", "extra"), "unexpected argument 'extra'"),
     (("train", "-e", "3"), "unexpected argument '-e'"),
     (("train", "--epochs"), "expected one argument"),
     (("train", "--epochs", "--seed", "3"), "expected one argument"),
     (("check-data",), "the following arguments are required: file"),
+    (("sync", "a", "b"), "unexpected argument 'b'"),
     (("score", "a", "b"), "unexpected argument 'b'; put a TEXT with spaces in quotes"),
     (("score", "-x"), "unexpected argument '-x'; a TEXT that begins with a dash goes behind --"),
     (("score", "--file"), "expected one argument"),
@@ -89,6 +90,11 @@ MISTAKES = [
     ((*EMBEDDED, "--output_dir", "good.jsonl/out"), "output_dir good.jsonl/out: good.jsonl is no folder"),
     (("check-data", "nowhere.json", "--preset", "embedded"), "nowhere.json: no such file"),
     (("check-data", "broken.jsonl", "--preset", "embedded"), "broken.jsonl:2: malformed JSON"),
+    # journals
+    (("sync",), "outputs: holds no journal; give the output_dir of a training"),
+    (("sync", "nowhere"), "nowhere: holds no journal; give the output_dir of a training"),
+    (("sync", "folder"), "folder: holds no journal"),
+    (("sync", "good.jsonl"), "good.jsonl: holds no journal"),
 ]
 
 
@@ -163,7 +169,7 @@ def test_help_says_each_fields_range_default_and_what_a_preset_makes_of_it(tmp_p
 def test_help_and_version_of_the_program_itself(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "{train,check-data,score,evaluate}" in done.stdout
+    assert "{train,check-data,score,evaluate,sync}" in done.stdout
     assert "  socratic-mlflow score --file bundled " in run(tmp_path, "score", "--help").stdout
     assert run(tmp_path, "--version").stdout.strip() == __version__
 

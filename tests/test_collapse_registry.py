@@ -9,7 +9,8 @@ import training
 from replies import COLLAPSED, EMPTY, LOOPS, ONE_SENTENCE, REPLIES, SAME_OPENING, SWAPPED, WHOLLY, scores
 
 from socratic_mlflow.model import base_revision
-from socratic_mlflow.registry import Candidate, register
+from socratic_mlflow.promotion import Candidate
+from socratic_mlflow.registry import register
 
 
 @pytest.fixture(scope="module")

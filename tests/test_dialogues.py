@@ -89,6 +89,11 @@ def test_spaces_around_content_are_dropped_and_line_separators_inside_are_kept(t
     assert contents(dialogue) == ["問い", "一行目\u2028二行目\n三行目"]
 
 
+def test_a_huge_number_under_another_key_is_ignored_like_the_key(tmp_path: Path) -> None:
+    path = write(tmp_path, as_jsonl(GOOD[:1]).replace("{", '{"id": ' + "9" * 5000 + ", ", 1))
+    assert len(read_dialogues(path).dialogues) == 1
+
+
 def test_source_is_the_source_file_or_the_dialogue_itself(tmp_path: Path) -> None:
     items = [
         talk("a", "b", source_file="one"),
@@ -162,9 +167,8 @@ def test_the_same_question_with_another_reply_is_no_duplicate(tmp_path: Path) ->
         ("\n" + as_jsonl(GOOD[:1]) + "not json\n", ":3: malformed JSON (column 1: "),
         ('[\n  {"messages": []},\n  {"messages": \n', ":4: malformed JSON (column 1: "),
         (json.dumps(GOOD) + "\n]", ":2: malformed JSON (column 1: Extra data)"),
-        ('{\n"messages": []\n}', ":1: malformed JSON"),
+        ('{\n"messages": []\n}', ":1: a JSON object over several lines; give one dialogue a line, or a list [...] of them"),
         ("[" * 100_000, ":1: malformed JSON (nested too deeply)"),
-        ('{"a": ' + "9" * 5000 + "}", ":1: malformed JSON"),
         ("\n" + "問い".encode().decode("latin-1"), ":2: malformed JSON"),
         ("問い\n".encode("shift_jis"), ":1: not UTF-8 text (byte 0)"),
         (as_jsonl(GOOD).encode() + "問い".encode("euc_jp"), ":3: not UTF-8 text"),
@@ -220,18 +224,25 @@ def test_a_path_that_is_no_file_is_named(tmp_path: Path, name: str, reason: str)
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ("", "the file is empty"),
-        ("\n \n", "the file is empty"),
-        ("[]", "the file is empty"),
-        ('{"data": []}', "1 no_messages"),
-        (json.dumps([talk("問い", ""), talk("", "答え"), {}]), "2 empty_content, 1 no_messages"),
+        ("", "(the file is empty)"),
+        ("\n \n", "(the file is empty)"),
+        ("[]", "(the file is empty)"),
+        (
+            '{"data": []}',
+            "(1 no_messages); line 1: expected an object with a non-empty list 'messages', "
+            "found an object with 'data' and without 'messages'",
+        ),
+        (
+            json.dumps([talk("問い", ""), talk("", "答え"), {}]),
+            "(2 empty_content, 1 no_messages); index 0: message 2 is empty",
+        ),
     ],
 )
 def test_a_file_with_nothing_usable_says_what_it_held(tmp_path: Path, data: str, why: str) -> None:
     path = write(tmp_path, data)
     with pytest.raises(ValueError) as caught:
         read_dialogues(path)
-    assert str(caught.value) == f"{path}: no usable dialogue ({why})"
+    assert str(caught.value) == f"{path}: no usable dialogue {why}"
 
 
 def test_questions_are_the_lines_that_hold_something(tmp_path: Path) -> None:

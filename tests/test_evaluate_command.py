@@ -12,13 +12,13 @@ import time
 
 import mlflow
 import pytest
+import stores
 import tiny
 import training
 from mlflow import MlflowClient
 
 from socratic_mlflow import cli
 from socratic_mlflow.callback import samples_file
-from socratic_mlflow.tracking import Tracker
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_a_version_scores_as_in_its_training(evaluate, trained):
     assert run.info.status == "FINISHED"
     for name in ("socratic_style", "socratic_tone", "hollow_share"):
         assert run.data.metrics[f"eval/{name}"] == pytest.approx(float(champion.tags[f"eval.{name}"]), abs=1e-6)
-    rows = Tracker(run_id).read_table(samples_file(0))
-    assert rows == Tracker(trained.run.info.run_id).read_table(samples_file(int(champion.tags["step"])))
+    rows = stores.table(run_id, samples_file(0))
+    assert rows == stores.table(trained.run.info.run_id, samples_file(int(champion.tags["step"])))
     assert run.data.params["evaluated_model"] == f"models:/{training.MODEL}@champion"
     assert run.data.params["evaluation.questions_digest"] == champion.tags["questions_digest"]
     assert run.data.params["evaluation.style_profile_digest"] == champion.tags["style_profile_digest"]
@@ -87,20 +87,20 @@ def test_the_versions_page_shows_the_evaluation(evaluate):
 def test_an_adapter_folder_answers_as_its_version(evaluate, trained):
     _, _, (by_folder,) = evaluate(trained.output / "best_adapter")
     _, _, (by_uri,) = evaluate(f"models:/{training.MODEL}/Production")
-    assert Tracker(by_folder).read_table(samples_file(0)) == Tracker(by_uri).read_table(samples_file(0))
+    assert stores.table(by_folder, samples_file(0)) == stores.table(by_uri, samples_file(0))
 
 
 def test_a_moved_adapter_folder_still_names_its_base(evaluate, trained, training_inputs, tmp_path):
     shutil.copytree(trained.output / "best_adapter", tmp_path / "moved")
     _, _, (moved,) = evaluate(tmp_path / "moved", "--max_new_tokens", 6, "--preset", "embedded")
     _, _, (own,) = evaluate(trained.output / "best_adapter")
-    assert Tracker(moved).read_table(samples_file(0)) == Tracker(own).read_table(samples_file(0))
+    assert stores.table(moved, samples_file(0)) == stores.table(own, samples_file(0))
 
 
 def test_the_base_scores_as_at_step_zero(evaluate, trained, training_inputs):
     code, _, (run_id,) = evaluate("base", *tiny_base(training_inputs))
     assert code == 0
-    assert Tracker(run_id).read_table(samples_file(0)) == Tracker(trained.run.info.run_id).read_table(samples_file(0))
+    assert stores.table(run_id, samples_file(0)) == stores.table(trained.run.info.run_id, samples_file(0))
     assert "evaluated_version" not in MlflowClient().get_run(run_id).data.tags
 
 
@@ -117,7 +117,7 @@ def test_two_models_are_compared_question_by_question(evaluate, training_inputs)
         assert difference <= run.metrics[f"compare/{name}_difference_high"] + 1e-9
     assert "style: too few questions to tell" in run.tags["comparison"]
     assert "tone: too few questions to tell" in printed
-    rows = Tracker(ours).read_table("comparison.json")
+    rows = stores.table(ours, "comparison.json")
     assert [row["question"] for row in rows] == tiny.QUESTIONS[:4]
     assert {"base", f"models:/{training.MODEL}/1", "style difference", "tone difference"} <= set(rows[0])
 
@@ -133,7 +133,7 @@ def test_questions_come_from_dialogues_too(evaluate, training_inputs):
         questions=False,
     )  # fmt: skip
     assert code == 0
-    asked = [row["question"] for row in Tracker(run_id).read_table(samples_file(0))]
+    asked = [row["question"] for row in stores.table(run_id, samples_file(0))]
     assert len(asked) == 5
     assert set(asked) <= {tiny.dialogue(number)[0]["content"] for number in range(training.DIALOGUES)}
 
@@ -252,4 +252,4 @@ def test_an_adapter_of_another_base_is_one_line(trained, bases, tmp_path, capsys
 
 def test_a_folder_whose_configuration_is_garbage_is_one_line(trained, tmp_path, capsys):
     (tmp_path / "adapter_config.json").write_text("[1, 2", encoding="utf-8")
-    assert "is not the configuration of a LoRA adapter" in refused(capsys, tmp_path)
+    assert "adapter_config.json: cannot be read as JSON" in refused(capsys, tmp_path)

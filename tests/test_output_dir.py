@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from output_dirs import CONFIG, DIGESTS, STORE, begun_output, changed, checkpoint, contents, new_output, refusal  # noqa: F401
 
-from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.lock import hold
 from socratic_mlflow.options import build_config
-from socratic_mlflow.output_dir import OutputDir, locate
-
-STORE = "sqlite:///mlflow.db"
-DIGESTS = {"data_digest": "0123abcd" * 8}
-CONFIG = build_config({"preset": "embedded"})
-
-
-def changed(**values: object) -> Config:
-    """CONFIG with fields changed; two underscores stand for the dot."""
-    return with_values(CONFIG, {key.replace("__", "."): value for key, value in values.items()})
-
-
-def checkpoint(output: OutputDir, name: str, *, complete: bool = True) -> Path:
-    folder = output.checkpoints / name
-    folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").touch()
-    if complete:
-        (folder / "trainer_state.json").touch()
-    return folder
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> OutputDir:
-    """A folder that does not exist yet."""
-    return OutputDir(tmp_path / "some" / "out")
-
-
-@pytest.fixture
-def begun(output: OutputDir) -> OutputDir:
-    """A folder in which CONFIG has begun."""
-    output.record(CONFIG, run_id="abc", tracking_uri=STORE)
-    return output
-
-
-def refusal(output: OutputDir, config: Config = CONFIG, store: str = STORE) -> str:
-    with pytest.raises(ValueError) as caught:
-        output.check(config, store, DIGESTS)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from socratic_mlflow.output_dir import OutputDir, identity, locate
 
 
 def test_a_new_folder_holds_nothing_and_may_begin(output: OutputDir) -> None:
@@ -63,7 +27,7 @@ def test_an_empty_folder_may_begin(output: OutputDir) -> None:
 
 def test_record_adds_to_what_is_there_and_leaves_no_other_file(begun: OutputDir) -> None:
     begun.record(CONFIG, model="models:/socratic-gemma/1")
-    assert begun.state() == {"run_id": "abc", "tracking_uri": STORE, "model": "models:/socratic-gemma/1"}
+    assert begun.state() == {"run_id": "abc", "tracking_uri": STORE, "model": "models:/socratic-gemma/1", **DIGESTS}
     assert sorted(path.name for path in begun.folder.iterdir()) == ["config.yaml", "run.yaml"]
     assert build_config({}, str(begun.folder / "config.yaml")) == CONFIG
 
@@ -73,13 +37,24 @@ def test_a_run_id_of_digits_stays_text(output: OutputDir) -> None:
     assert output.state() == {"run_id": "0123", "tracking_uri": "1e5"}
 
 
-def test_the_newest_checkpoint_has_the_highest_step_and_is_complete(output: OutputDir) -> None:
-    checkpoint(output, "checkpoint-9")
-    newest = checkpoint(output, "checkpoint-100")
-    checkpoint(output, "checkpoint-120", complete=False)
-    checkpoint(output, "checkpoint-last")
-    checkpoint(output, "tmp-checkpoint-500")
-    assert output.newest_checkpoint() == str(newest)
+def test_the_newest_checkpoint_has_the_highest_step_and_is_whole(begun: OutputDir) -> None:
+    checkpoint(begun, "checkpoint-9")
+    newest = checkpoint(begun, "checkpoint-100")
+    half = checkpoint(begun, "checkpoint-120", complete=False)
+    other = checkpoint(begun, "checkpoint-140", config=changed(lora__r=8))
+    checkpoint(begun, "checkpoint-last")
+    checkpoint(begun, "tmp-checkpoint-500")
+    assert begun.newest_checkpoint() == str(newest)
+    assert begun.resume_point(identity(CONFIG, DIGESTS)) == (
+        newest,
+        [(other, "of another configuration"), (half, "half-written: it has no manifest.json")],
+    )
+
+
+def test_the_identity_is_the_same_from_the_digests_and_from_what_run_yaml_holds(begun: OutputDir) -> None:
+    begun.record(CONFIG, model="models:/socratic-gemma/1")
+    assert identity(CONFIG, begun.state()) == identity(CONFIG, DIGESTS)
+    assert identity(CONFIG, {"data_digest": "f" * 64}) != identity(CONFIG, DIGESTS)
 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
@@ -92,41 +67,52 @@ def test_a_training_without_a_checkpoint_goes_on_from_the_start(begun: OutputDir
     begun.check(CONFIG, STORE, DIGESTS)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        changed(run__output_dir="elsewhere"),
-        changed(registry__promote="always"),
-    ],
-)
-def test_what_does_not_change_the_training_may_change(begun: OutputDir, config: Config) -> None:
-    begun.check(config, STORE, DIGESTS)
-
-
-def test_resume_must_needs_a_complete_checkpoint(begun: OutputDir) -> None:
+def test_resume_must_needs_a_whole_checkpoint_and_says_what_is_wrong_with_those_there(begun: OutputDir) -> None:
+    must = changed(run__resume="must")
+    assert refusal(begun, must) == f"resume=must, but {begun.folder} holds no checkpoint"
     checkpoint(begun, "checkpoint-40", complete=False)
-    assert refusal(begun, changed(run__resume="must")) == f"resume=must, but {begun.folder} holds no checkpoint"
+    (checkpoint(begun, "checkpoint-20") / "trainer_state.json").unlink()
+    assert refusal(begun, must) == (
+        f"resume=must, but {begun.folder} holds no whole checkpoint (checkpoint-40 is half-written: it has no "
+        "manifest.json; checkpoint-20 is damaged: trainer_state.json is missing)"
+    )
 
 
 def test_resume_must_refuses_a_new_folder(output: OutputDir) -> None:
     assert refusal(output, changed(run__resume="must")) == f"resume=must, but {output.folder} holds no checkpoint"
+    assert not output.folder.exists()
 
 
-def test_resume_never_refuses_a_training(begun: OutputDir) -> None:
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_resume_never_refuses_a_training_or_checkpoints_and_touches_nothing(
+    begun: OutputDir, recorded: bool, complete: bool
+) -> None:
+    checkpoint(begun, "checkpoint-40", complete=complete)
+    if not recorded:
+        (begun.folder / "run.yaml").unlink()
+    before = contents(begun.folder)
     assert "already holds a training; choose another output_dir" in refusal(begun, changed(run__resume="never"))
+    assert contents(begun.folder) == before
 
 
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (changed(training__learning_rate=0.5), "training.learning_rate 0.001, not 0.5"),
-        (changed(training__seed=7), "training.seed 42, not 7"),
-        (changed(data__path="other.json"), "data.path bundled, not other.json"),
-        (changed(lora__r=8), "lora.r 16, not 8"),
-    ],
-)
-def test_another_training_is_refused_with_the_field_that_differs(begun: OutputDir, config: Config, words: str) -> None:
-    assert refusal(begun, config) == f"{begun.folder} holds a training with {words}; choose another output_dir"
+def test_resume_never_begins_in_a_new_folder(output: OutputDir) -> None:
+    output.check(changed(run__resume="never"), STORE, DIGESTS)
+
+
+def test_checkpoints_whose_record_is_gone_are_not_trained_over(begun: OutputDir) -> None:
+    checkpoint(begun, "checkpoint-40")
+    (begun.folder / "run.yaml").unlink()
+    assert "exists and holds no training" in refusal(begun)
+
+
+def test_what_a_start_killed_at_once_leaves_does_not_stop_the_next(begun: OutputDir) -> None:
+    (begun.folder / "run.yaml").rename(begun.folder / ".run.yaml.new")
+    (begun.folder / ".config.yaml.new").write_text("run:", encoding="utf-8")
+    with hold(begun.folder):
+        begun.check(CONFIG, STORE, DIGESTS)
+    # Nobody's file is overwritten, even where it has the name of one of ours.
+    assert "exists and holds no training" in refusal(begun, changed(training__seed=7))
 
 
 def test_another_store_is_refused_with_both_names(begun: OutputDir) -> None:
@@ -158,15 +144,16 @@ def test_a_file_that_was_edited_is_other_data(begun: OutputDir) -> None:
         begun.check(CONFIG, STORE, {"data_digest": "f" * 64})
 
 
+def test_a_folder_without_permission_is_refused(output: OutputDir) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads every folder")
+    output.folder.mkdir(parents=True)
+    output.folder.chmod(0o300)
+    assert "exists and holds no training" in refusal(output)
+
+
 def test_a_name_too_long_for_a_folder_is_refused(tmp_path: Path) -> None:
     assert refusal(OutputDir(tmp_path / ("a" * 300))).endswith("File name too long")
-
-
-@pytest.mark.parametrize("data", [b"run_id: [", b"\xff\xfe", b"run_id: 2026-13-45"])
-def test_a_damaged_record_is_refused_with_its_name(begun: OutputDir, data: bytes) -> None:
-    file = begun.folder / "run.yaml"
-    file.write_bytes(data)
-    assert refusal(begun) == f"{file}: cannot be read; choose another output_dir"
 
 
 def test_auto_finds_the_same_folder_again() -> None:
@@ -180,12 +167,14 @@ def test_auto_finds_the_same_folder_again() -> None:
 def test_auto_keeps_different_trainings_apart() -> None:
     others = [
         (changed(training__seed=7), STORE),
+        (changed(training__epochs=7), STORE),
+        (changed(training__eval_steps=7), STORE),
         (changed(data__path="other.json"), STORE),
         (changed(registry__registered_model_name="another"), STORE),
         (CONFIG, "sqlite:///other.db"),
     ]
     folders = {locate(config, store, DIGESTS).folder for config, store in [(CONFIG, STORE), *others]}
-    assert len(folders | {locate(CONFIG, STORE, {"data_digest": "f" * 64}).folder}) == 6
+    assert len(folders | {locate(CONFIG, STORE, {"data_digest": "f" * 64}).folder}) == 8
 
 
 def test_a_named_folder_is_taken_as_it_is() -> None:

@@ -14,7 +14,7 @@ import training
 from mlflow import MlflowClient
 from transformers import EvalPrediction
 
-from socratic_mlflow import commands, evaluation
+from socratic_mlflow import evaluation, publishing
 from socratic_mlflow.evaluation import Reply, judge
 from socratic_mlflow.socratic import SOCRATIC
 from socratic_mlflow.style_profile import parse_profile, read_profile
@@ -142,16 +142,17 @@ def test_the_teacher_forced_style_is_that_of_the_profile():
 
 
 @pytest.fixture
-def begun(sqlite_store, tmp_path, training_inputs, own, say, monkeypatch):
+def begun(sqlite_store, tmp_path, training_inputs, own, say, monkeypatch, capsys):
     """The command of a training under `own` that has failed after its last step."""
     given = short(training_inputs, own)
 
     def fail(*_):
         raise RuntimeError("power cut")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(commands, "publish", fail)
-        training.command(tmp_path, given)
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "announce", fail)
+        assert training.command(tmp_path, given)[0] == 1
+    assert "RuntimeError: power cut" in capsys.readouterr().err
     return given
 
 
@@ -171,7 +172,7 @@ def test_another_profile_is_refused_on_resume(begun, tmp_path, capsys):
 
 def test_another_metric_is_refused_on_resume(begun, tmp_path, capsys):
     error = refused(capsys, tmp_path, [*begun, "--metric_for_best_model=socratic_tone"])
-    assert "evaluation.metric_for_best_model socratic_style, not socratic_tone; choose another output_dir" in error
+    assert "evaluation.metric_for_best_model socratic_style -> socratic_tone; choose another output_dir" in error
 
 
 def test_a_profile_whose_words_about_itself_have_changed_goes_on(begun, tmp_path, own):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import stores
@@ -13,7 +14,7 @@ import training
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from socratic_mlflow import commands
+from socratic_mlflow import publishing
 from socratic_mlflow.callback import SocraticMlflowCallback
 
 EVERY_STEP = list(range(1, training.MAX_STEPS + 1))
@@ -64,16 +65,17 @@ def check_same_adapters(output, other):
 
 @pytest.mark.parametrize("step", [1, 5, 7], ids=["before any checkpoint", "between two", "at the last step"])
 def test_after_an_error_the_same_command_goes_on_in_the_same_run(
-    sqlite_store, tmp_path, training_inputs, finished_training, monkeypatch, step
+    sqlite_store, tmp_path, training_inputs, finished_training, monkeypatch, capsys, step
 ):
     given = training.arguments(training_inputs)
     with monkeypatch.context() as patch:
         interrupt(patch, step, fail)
-        with pytest.raises(RuntimeError, match="no space left"):
-            training.command(tmp_path, given)
+        assert training.command(tmp_path, given)[0] == 1
+    assert capsys.readouterr().err.startswith("socratic-mlflow: error: the disk is full (no space left on device). ")
     failed = stores.only_run()
     assert failed.info.status == "FAILED"
     assert failed.data.tags["error"] == "RuntimeError: no space left on device"
+    assert stores.artifact_text(failed.info.run_id, "error.txt").endswith("RuntimeError: no space left on device")
     code, printed = training.command(tmp_path, given)
     assert code == 0
     assert ("going on from" in printed) is (step > training.EVAL_STEPS)
@@ -91,26 +93,39 @@ def stores_params(finished_training, run):
 
 
 def test_after_an_error_in_the_registry_nothing_is_trained_again(
-    sqlite_store, tmp_path, training_inputs, finished_training, monkeypatch
+    sqlite_store, tmp_path, training_inputs, finished_training, monkeypatch, capsys
 ):
     given = training.arguments(training_inputs)
     with monkeypatch.context() as patch:
-        patch.setattr(commands, "publish", lambda *_: fail())
-        with pytest.raises(RuntimeError, match="no space left"):
-            training.command(tmp_path, given)
-    assert training.command(tmp_path, given)[0] == 0
+        patch.setattr(publishing, "publish", lambda *_: fail())
+        assert training.command(tmp_path, given)[0] == 1
+    assert "no space left" in capsys.readouterr().err
+    assert stores.only_run().info.status == "FAILED"
+    code, printed = training.command(tmp_path, given)
+    assert code == 0
+    assert "loading" not in printed
     check_whole(stores.only_run(), tmp_path / "out")
     check_same_adapters(tmp_path / "out", finished_training.output)
 
 
-def test_on_sigterm_the_run_is_killed_and_the_exit_code_says_so(sqlite_store, tmp_path, training_inputs, monkeypatch):
-    interrupt(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    code, _ = training.command(tmp_path, training.arguments(training_inputs))
+def test_sigterm_leaves_a_checkpoint_a_killed_run_and_an_exit_code_that_says_so(
+    sqlite_store, tmp_path, training_inputs, finished_training, monkeypatch
+):
+    given = training.arguments(training_inputs)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        code, _ = training.command(tmp_path, given)
     assert code == 130
     run = stores.only_run()
     assert run.info.status == "KILLED"
     assert run.data.tags["error"] == "KeyboardInterrupt: SIGTERM"
-    assert stores.steps(run.info.run_id, "train/loss") == [1, 2, 3]
+    # The step that was under way is not lost.
+    assert stores.steps(run.info.run_id, "train/loss") == [1, 2]
+    code, printed = training.command(tmp_path, given)
+    assert code == 0
+    assert f"going on from {Path('out', 'checkpoints', 'checkpoint-2')}" in printed
+    check_whole(stores.only_run(), tmp_path / "out")
+    check_same_adapters(tmp_path / "out", finished_training.output)
 
 
 KILLED_AT_STEP_5 = """

@@ -14,8 +14,8 @@ import pytest
 import tiny
 import training
 
-from socratic_mlflow.commands import measure
 from socratic_mlflow.config import Config, EvaluationConfig, with_values
+from socratic_mlflow.publishing import measure
 from socratic_mlflow.quality import hollow
 from socratic_mlflow.serving import INPUT_EXAMPLE, conversations, serving_settings
 from socratic_mlflow.socratic import SOCRATIC

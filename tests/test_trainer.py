@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import text_digest
 from socratic_mlflow.evaluation import StyleEvaluator
+from socratic_mlflow.lock import LOCK_FILE
 from socratic_mlflow.model import resolve_dtype
 from socratic_mlflow.options import as_params, build_config
+from socratic_mlflow.ordered_trainer import EpochOrder
 from socratic_mlflow.socratic import SOCRATIC
 from socratic_mlflow.style import socratic_style, socratic_tone
-from socratic_mlflow.trainer import EpochOrder
 
 EVERY_STEP = list(range(1, training.MAX_STEPS + 1))
 SCORES = [f"socratic_{score}{end}" for score in ("style", "tone") for end in ("", "_low", "_high")]
@@ -51,7 +52,7 @@ def test_every_evaluation_has_styles_loss_replies_and_a_picture(trained):
         assert [row["question"] for row in rows] == tiny.QUESTIONS[:4]
         assert all(row["socratic_style"] == round(socratic_style(row["reply"]), 4) for row in rows)
         assert all(row["socratic_tone"] == round(socratic_tone(row["reply"]), 4) for row in rows)
-    assert set(stores.image_steps(run_id)) == set(training.EVALUATED)
+    assert stores.image_steps(run_id) == training.EVALUATED
 
 
 def test_replies_before_and_after_stand_side_by_side(trained):
@@ -164,6 +165,13 @@ def test_the_registered_adapter_is_that_of_the_best_checkpoint(trained):
     assert same(registered, checkpoints[int(version.tags["step"])])
     assert float(version.tags["eval.socratic_style"]) == trained.run.data.metrics["summary/best_style"]
     assert version.run_id == trained.run.info.run_id
+    found = {
+        point.key: point.value
+        for point in mlflow.get_logged_model(version.source.removeprefix("models:/")).metrics
+        if "registered" in point.key
+    }
+    assert found == {name: value for name, value in trained.run.data.metrics.items() if "registered" in name}
+    assert len(found) == 4
     assert trained.run.data.tags["registered_model"] == f"models:/{training.MODEL}/1"
 
 
@@ -215,7 +223,9 @@ def test_a_person_sees_the_lines_that_matter(trained):
 def snapshot(trained):
     client = MlflowClient()
     runs = [(run.info.run_id, run.info.end_time, run.data.metrics, run.data.tags) for run in client.search_runs(["0"])]
-    files = {str(file): file.stat().st_mtime_ns for file in trained.folder.rglob("*") if "mlflow.db" not in file.name}
+    # Whoever looks into the folder holds its lock for the while.
+    found = (file for file in trained.folder.rglob("*") if "mlflow.db" not in file.name and file.name != LOCK_FILE)
+    files = {str(file): file.stat().st_mtime_ns for file in found}
     versions = [(each.version, each.current_stage) for each in client.search_model_versions(f"name='{training.MODEL}'")]
     return runs, files, versions
 
@@ -235,6 +245,6 @@ def test_another_configuration_in_the_same_folder_is_refused(trained, capsys):
         training.command(trained.folder, [*trained.arguments, "--learning_rate=0.01"])
     assert caught.value.code == 2
     error = capsys.readouterr().err
-    assert "training.learning_rate 0.05, not 0.01; choose another output_dir" in error
+    assert "training.learning_rate 0.05 -> 0.01; choose another output_dir" in error
     assert error.count("\n") == 1
     assert snapshot(trained) == before

@@ -79,14 +79,15 @@ def arguments(inputs: Path, output: str = "out", **changes: Any) -> list[str]:
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """The working directory for the while, with this process' reaction to SIGTERM put back afterwards."""
-    before, handler = Path.cwd(), signal.getsignal(signal.SIGTERM)
+    """The working directory for the while, with this process' reactions to signals put back afterwards."""
+    before, handlers = Path.cwd(), {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     os.chdir(folder)
     try:
         yield
     finally:
         os.chdir(before)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def command(folder: Path, given: list[str]) -> tuple[int, str]:

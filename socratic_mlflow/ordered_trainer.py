@@ -1,0 +1,84 @@
+"""How this project's Trainer differs from transformers': order of the dialogues, choice and safe keeping of checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from socratic_mlflow.checkpoints import keep_adapter, rotate, seal
+from socratic_mlflow.output_dir import OutputDir
+from socratic_mlflow.selection import best_step
+
+
+class EpochOrder(LengthGroupedSampler):
+    """Dialogues of like length share a batch, so that little of it is padding; seed and epoch alone decide the order.
+
+    The sampler that this one stands for draws from the global generator, whose state is another one where a training goes
+    on in the middle of an epoch: it would skip other dialogues than it has seen.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Any:
+        self.generator.manual_seed(self._seed + self._epoch)
+        return super().__iter__()
+
+
+class OrderedTrainer(Trainer):
+    """A Trainer that reads the training dialogues in `EpochOrder` and takes the best checkpoint from `selection.py`.
+
+    Each checkpoint is sealed when it is whole, and only then are older ones deleted; the best one's adapter is copied to
+    the output folder at once.
+    """
+
+    def __init__(self, *, output: OutputDir, training_id: str, flush: Callable[[], None], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._output, self._training_id, self._flush = output, training_id, flush
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        limit = self.args.save_total_limit
+        # Not by the Trainer itself, which would delete an older checkpoint before this one is known to be whole.
+        self.args.save_total_limit = None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        step, best = self.state.global_step, self.state.best_global_step
+        checkpoint = self._output.checkpoints / f"checkpoint-{step}"
+        # What was logged on the way here must be as safe as the checkpoint from which a continuation will not log it again.
+        self._flush()
+        seal(checkpoint, self._training_id)
+        if step == best:
+            keep_adapter(checkpoint, self._output.best_adapter, self._training_id)
+        rotate(self._output.checkpoints, limit, best)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        metric = str(self.args.metric_for_best_model)
+        step = best_step(self.state.log_history, metric)
+        is_new = bool(step == self.state.global_step)
+        if is_new:
+            self.state.best_global_step, self.state.best_metric = step, metrics[f"eval_{metric}"]
+        return is_new
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        return EpochOrder(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+
+
+class StepsAsConfigured(TrainerCallback):
+    """Evaluate and save as often as the configuration has it now: a checkpoint would bring along how often it was."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Take eval_steps and save_steps from the arguments."""
+        state.compute_steps(args, state.max_steps)

@@ -1,0 +1,139 @@
+"""Ships a journal to MLflow in the background. The training never waits for it; it never gives up."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+from socratic_mlflow.delivery import Delivery
+from socratic_mlflow.journal import Journal, Record
+from socratic_mlflow.store_errors import AwayError, GoneError
+
+# Seconds between two shipments, so that a request carries many steps and the training's thread is seldom disturbed.
+_PAUSE_S = 1.0
+# Seconds between two attempts while MLflow is away: at first, and at most.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+_RECORDS_A_SHIPMENT = 1000
+
+
+class Shipper:
+    """Delivers what `journal` holds, beginning where an earlier process stopped. `say` gets the lines a person sees."""
+
+    def __init__(self, journal: Journal, place: str, say: Callable[[str], None]) -> None:
+        self._journal, self._place, self._say = journal, place, say
+        self._delivery = Delivery(journal, self._refused)
+        offset = journal.delivered().get("offset", 0)
+        # One that is the end of no record belongs to another journal: all is delivered again, and found to be there.
+        ends = {end for _, end in journal.records()}
+        self._offset = offset if isinstance(offset, int) and offset in ends else 0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.trouble = ""
+        self.is_gone = False
+        self._refusals: set[str] = set()
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; empty as long as it has not been created."""
+        return self._delivery.run_id
+
+    @property
+    def delivered(self) -> bool:
+        """Whether MLflow has everything."""
+        return self._offset >= self._journal.end
+
+    def start(self) -> None:
+        """Begin to deliver in the background."""
+        self._stopping.clear()
+        # A daemon: a request that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
+        self._thread.start()
+
+    def stop(self, patience_s: float | None = None) -> bool:
+        """Stop delivering in the background; waits at most `patience_s` for a request that is under way, and says whether
+        that has ended."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(patience_s)
+            if self._thread.is_alive():
+                return False
+            self._thread = None
+        return True
+
+    def drain(self, patience_s: float | None = None) -> bool:
+        """Deliver everything now, in this thread; False where MLflow is away at the first attempt that fails, or with
+        `patience_s`, where a request hangs for longer, or MLflow was away already."""
+        if not self.stop(patience_s) or (patience_s is not None and self.trouble and not self.delivered):
+            self.trouble = self.trouble or "no answer in time"
+            return False
+        while not self.delivered:
+            if not self._attempt():
+                return False
+        return True
+
+    def check(self) -> bool:
+        """Whether MLflow can be reached and has the run; where not, a person is told as if something had been sent."""
+        try:
+            self._delivery.check_alive()
+        except (AwayError, GoneError) as error:
+            self._lost(str(error), gone=isinstance(error, GoneError))
+            return False
+        return True
+
+    def deliver(self, records: list[Record]) -> bool:
+        """Write records that are not in the journal, in this thread; False where MLflow is away."""
+        try:
+            self._delivery.deliver(records)
+        except (AwayError, GoneError):
+            return False
+        return True
+
+    def _work(self) -> None:
+        wait = _FIRST_WAIT_S
+        while not self._stopping.is_set():
+            if self.delivered or self._attempt():
+                wait = _FIRST_WAIT_S
+                self._stopping.wait(_PAUSE_S)
+            else:
+                self._stopping.wait(wait)
+                wait = min(2 * wait, _LONGEST_WAIT_S)
+
+    def _attempt(self) -> bool:
+        """One shipment; False where it was not acknowledged."""
+        shipment = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        try:
+            if not shipment:
+                raise OSError(f"{self._journal.file} has become shorter")
+            self._delivery.deliver([record for record, _ in shipment])
+            self._offset = shipment[-1][1]
+            self._journal.mark_delivered({"offset": self._offset, "run_id": self.run_id})
+        except (AwayError, GoneError, OSError) as error:
+            self._lost(str(error), gone=isinstance(error, GoneError))
+            return False
+        if self.trouble:
+            self._say(f"note   MLflow at {self._place} is back; what it has missed is being delivered")
+            self.trouble = ""
+        return True
+
+    def _lost(self, why: str, gone: bool) -> None:
+        if not self.trouble:
+            reason = why if gone else f"cannot be reached ({why})"
+            self._say(f"warning: MLflow at {self._place} {reason}; everything is kept in {self._journal.folder}")
+        self.trouble = why
+        self.is_gone = gone
+        if gone:
+            # Nothing will change that while this process lives.
+            self._stopping.set()
+
+    def _refused(self, what: str, why: str) -> None:
+        # One line for each reason: of a metric with an impossible name there is one at every step.
+        if why not in self._refusals and len(self._refusals) < 10:
+            self._refusals.add(why)
+            self._say(f"warning: MLflow does not take {what}: {why}")
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, as MLflow counts time."""
+    return int(time.time() * 1000)
