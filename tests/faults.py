@@ -47,6 +47,11 @@ sys.exit(main(sys.argv[3:]))
 _MEASURED = ("memory/", "train/tokens_per_s", "eval/duration_s", "summary/duration_s", "summary/evaluation_share")
 
 
+def hear_ctrl_c() -> None:
+    """What a shell starts in the background ignores Ctrl-C, as do all its children: not the ones that are tested with it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A command under way in `folder`, with gates and output of its own."""
 
@@ -55,7 +60,13 @@ class Process:
         self._out, self._err = scratch / "stdout.txt", scratch / "stderr.txt"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
-                command, cwd=folder, stdout=out, stderr=err, env=os.environ | env, start_new_session=True
+                command,
+                cwd=folder,
+                stdout=out,
+                stderr=err,
+                env=os.environ | env,
+                start_new_session=True,
+                preexec_fn=hear_ctrl_c,
             )
 
     @property

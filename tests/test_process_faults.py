@@ -19,6 +19,8 @@ import training
 from mlflow import MlflowClient
 from training import Training
 
+pytestmark = pytest.mark.faults
+
 TOKEN = "hf_plantedAAAABBBBCCCCDDDD1234"
 
 

@@ -15,6 +15,8 @@ from mlflow import MlflowClient
 from servers import Server
 from training import Training
 
+pytestmark = pytest.mark.faults
+
 SECRETS = {
     "HF_TOKEN": "hf_plantedAAAABBBBCCCCDDDD1234",
     "MLFLOW_TRACKING_USERNAME": "someone",
