@@ -48,7 +48,7 @@ _MEASURED = ("memory/", "train/tokens_per_s", "eval/duration_s", "summary/durati
 
 
 def hear_ctrl_c() -> None:
-    """What a shell starts in the background ignores Ctrl-C, as do all its children: not the ones that are tested with it."""
+    """What a shell starts in the background ignores Ctrl-C, as do all its children: not those that are tested with it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
