@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from socratic_mlflow.journal import Journal
-from socratic_mlflow.redaction import without_credentials
 from socratic_mlflow.tracking import Tracker, absolute, store_of
 
 
@@ -268,20 +267,3 @@ def test_a_journal_with_records_of_wrong_types_can_be_continued(sqlite_store, ma
 def test_an_address_means_the_same_from_any_folder(tmp_path, monkeypatch, uri, shown):
     monkeypatch.chdir(tmp_path)
     assert absolute(uri) == shown.format(here=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("https://ada:secret@tracking.example:5000/mlflow?x=1", "https://tracking.example:5000/mlflow?x=1"),
-        ("postgresql+psycopg://ada:p%40ss@db/mlflow", "postgresql+psycopg://db/mlflow"),
-        ("https://token@host", "https://host"),
-        ("https://ada:a@b@host/path", "https://host/path"),
-        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
-        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
-        ("file:./mlruns", "file:./mlruns"),
-        ("http://localhost:5000", "http://localhost:5000"),
-    ],
-)
-def test_user_and_password_are_left_out_of_an_address(uri, shown):
-    assert without_credentials(uri) == shown
