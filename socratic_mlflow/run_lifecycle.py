@@ -14,7 +14,7 @@ from pathlib import Path
 from socratic_mlflow.journal import Journal
 from socratic_mlflow.records import training_of
 from socratic_mlflow.redaction import redact, without_credentials
-from socratic_mlflow.store_errors import one_line, why
+from socratic_mlflow.store_errors import is_missing, one_line, why
 from socratic_mlflow.tracking import Tracker
 
 # Lines of a traceback that the artifact error.txt holds.
@@ -42,16 +42,36 @@ def store_trouble(run_id: str = "") -> str:
     uri = without_credentials(mlflow.get_tracking_uri())
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
-        deleted = run_id and mlflow.MlflowClient().get_run(run_id).info.lifecycle_stage != "active"
     # Of a local database, whatever its driver raises.
     except Exception as error:
         away = getattr(error, "error_code", "") in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
         if uri.startswith(("http://", "https://")) and away and type(error).__name__ != "InvalidUrlException":
             return why(error)
         raise ValueError(f"MLflow's tracking store {uri} cannot be used: {one_line(error, 1000)}") from None
-    if deleted:
-        raise ValueError(f"run {run_id}, which holds this training, is deleted; restore it or choose another output_dir")
+    if run_id:
+        _check_run(run_id)
     return ""
+
+
+def _check_run(run_id: str) -> None:
+    """ValueError (one line, with the way out) where the run is deleted, or MLflow does not have it."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    new_run = "let 'socratic-mlflow sync OUTPUT_DIR --new-run' put the training into a new one"
+    try:
+        stage = MlflowClient().get_run(run_id).info.lifecycle_stage
+    except MlflowException as error:
+        if is_missing(error):
+            raise ValueError(
+                f"MLflow has no run {run_id}; correct or unset MLFLOW_RUN_ID, or where its database has lost it, {new_run}"
+            ) from None
+        # It has just gone away, which is no reason to stop.
+        return
+    if stage != "active":
+        raise ValueError(
+            f"run {run_id}, which holds this training, is deleted; restore it, {new_run}, or choose another output_dir"
+        )
 
 
 @contextmanager

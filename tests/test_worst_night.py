@@ -137,6 +137,18 @@ def test_a_deleted_run_is_said_before_anything_is_trained(unregistered, tmp_path
     assert "which holds this training, is deleted" in capsys.readouterr().err
 
 
+def test_a_run_that_mlflow_has_never_heard_of_is_said_before_anything_is_trained(
+    sqlite_store, tmp_path, training_inputs, monkeypatch, capsys
+):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(SystemExit) as caught:
+        training.command(tmp_path, training.arguments(training_inputs))
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"MLflow has no run {'0' * 32}; correct or unset MLFLOW_RUN_ID" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_sync_of_all_passes_by_what_is_in_use_and_finds_each_ones_store(
     sqlite_store, tmp_path, training_inputs, empty_database, monkeypatch
 ):
