@@ -222,18 +222,28 @@ class Delivery:
         from PIL import Image
 
         key, step = group[0]["key"], group[0]["step"]
-        if self._uncertain and any(
-            # MLflow writes the small version last.
-            f"{key}+step+{step}+" in found.path and "+compressed" in found.path
-            for found in self._client.list_artifacts(self.run_id, "images")
-        ):
+        found = self._client.list_artifacts(self.run_id, "images") if self._uncertain else []
+        paths = [each.path for each in found if f"{key}+step+{step}+" in each.path]
+        # MLflow writes the small version last.
+        if any("+compressed" in path for path in paths):
             return
         content = self._content(group[0])
         try:
             image = Image.open(io.BytesIO(content)).convert("RGB")
         except (OSError, ValueError) as error:
             raise RefusedError(f"its file is no picture ({type(error).__name__})") from None
-        self._client.log_image(self.run_id, image, key=key, step=step, timestamp=group[0]["time"])
+        if paths:
+            self._complete_image(paths[0], image)
+        else:
+            self._client.log_image(self.run_id, image, key=key, step=step, timestamp=group[0]["time"])
+
+    def _complete_image(self, path: str, image: Any) -> None:
+        """What `log_image` had not written when the process was killed: calling it again would make a second image."""
+        from mlflow.tracking.multimedia import compress_image_size
+
+        self._client.log_image(self.run_id, image, path)
+        self._client.log_image(self.run_id, compress_image_size(image), path.removesuffix(".png") + "+compressed.webp")
+        self._client.set_tag(self.run_id, "mlflow.loggedImages", True)
 
     def _dataset(self, group: Sequence[Record]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import stores
@@ -30,6 +31,22 @@ def test_everything_once_more_changes_nothing(store, journal, forgotten):
         assert deliver(journal) == ({}, run_id)
     assert held(run_id) == before
     assert stores.only_run().info.run_id == run_id
+
+
+def test_an_image_that_was_half_written_is_completed_and_no_second_one_made(store, journal):
+    fill(journal)
+    _, run_id = deliver(journal)
+    folder = Path(MlflowClient().get_run(run_id).info.artifact_uri.removeprefix("file://")) / "images"
+    (small,) = folder.glob("*+compressed.webp")
+    whole = small.read_bytes()
+    (large,) = folder.glob("*.png")
+    small.unlink()
+    large.write_bytes(b"torn")
+    deliver(journal)
+    assert [path.name for path in folder.glob("*.webp")] == [small.name]
+    assert [path.name for path in folder.glob("*.png")] == [large.name]
+    assert small.read_bytes() == whole
+    assert large.read_bytes().startswith(b"\x89PNG")
 
 
 def test_beginning_anywhere_changes_nothing(store, journal):
