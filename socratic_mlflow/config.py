@@ -172,6 +172,7 @@ class TrainingConfig(_Section):
     )
     batch_size: int = _option(4, "dialogues in one forward pass", low=1, high=65536)
     eval_batch_size: int = _option(2, "held-out dialogues in one forward pass", low=1, high=65536)
+    packing: bool = _option(True, "several dialogues in one row without padding; changes no gradient")
     gradient_accumulation_steps: int = _option(8, "forward passes to one optimizer step", low=1, high=65536)
     gradient_checkpointing: bool = _option(True, "recompute activations to save memory")
     max_grad_norm: float = _option(0.5, "gradients are clipped to this norm", above=0, high=1e6)

@@ -1,8 +1,9 @@
-"""How this project's Trainer differs from transformers': order of the dialogues, choice and safe keeping of checkpoints."""
+"""How this project's Trainer differs from transformers': order of the dialogues, the loss on replies alone, choice and safe
+keeping of checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from socratic_mlflow.checkpoints import keep_adapter, rotate, seal
 from socratic_mlflow.output_dir import OutputDir
+from socratic_mlflow.packing import Padded
+from socratic_mlflow.reply_loss import ReplyLoss
 from socratic_mlflow.selection import best_step
+from socratic_mlflow.tokens import IGNORED
 
 
 class EpochOrder(LengthGroupedSampler):
@@ -37,13 +41,51 @@ class EpochOrder(LengthGroupedSampler):
 class OrderedTrainer(Trainer):
     """A Trainer that reads the training dialogues in `EpochOrder` and takes the best checkpoint from `selection.py`.
 
-    Each checkpoint is sealed when it is whole, and only then are older ones deleted; the best one's adapter is copied to
-    the output folder at once.
+    `reply_loss` computes loss and predictions, of which evaluation keeps one token id a position and no logits. Each
+    checkpoint is sealed when it is whole, and only then are older ones deleted; the best one's adapter is copied to the
+    output folder at once.
     """
 
-    def __init__(self, *, output: OutputDir, training_id: str, flush: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(
+        self, *, reply_loss: ReplyLoss, output: OutputDir, training_id: str, flush: Callable[[], None], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._output, self._training_id, self._flush = output, training_id, flush
+        self._reply_loss = reply_loss
+        # The loss is the sum over an accumulated batch, divided by all its reply tokens, whatever the base's own does.
+        self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = self._loss_shifts_labels = True
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The mean cross-entropy (nats) of the reply tokens, over those of the whole accumulated batch."""
+        with self.accelerator.autocast():
+            states, targets = self._reply_loss.states(model, inputs)
+            loss = self._reply_loss.summed(states, targets)
+        return loss / (len(targets) if num_items_in_batch is None else num_items_in_batch)
+
+    def prediction_step(
+        self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(mean loss, most likely token after each position that a reply token follows, labels); the latter two of shape
+        (dialogues, length)."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs["labels"]
+        with torch.no_grad(), self.accelerator.autocast():
+            states, targets = self._reply_loss.states(model, inputs)
+            loss = self._reply_loss.summed(states, targets) / len(targets)
+            predicted = torch.full_like(labels, IGNORED)
+            predicted[:, :-1][labels[:, 1:] != IGNORED] = self._reply_loss.predicted(states)
+        return loss, predicted, labels
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Each dialogue in a row of its own, since each is scored."""
+        packed: Any = self.data_collator  # type: ignore[has-type]
+        self.data_collator = Padded(self.processing_class.pad_token_id)
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = packed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         limit = self.args.save_total_limit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    DataCollatorForSeq2Seq,
     EvalPrediction,
     PrinterCallback,
+    TrainerCallback,
     TrainerState,
     TrainingArguments,
     set_seed,
@@ -34,8 +35,11 @@ from socratic_mlflow.interruption import Interruption, StopAtCheckpoint
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.ordered_trainer import OrderedTrainer, StepsAsConfigured
 from socratic_mlflow.output_dir import OutputDir, identity
+from socratic_mlflow.packing import Packed, Padded
 from socratic_mlflow.progress import ProgressLines, say
 from socratic_mlflow.quality import mean
+from socratic_mlflow.reply_loss import ReplyLoss
+from socratic_mlflow.shortcuts import can_pack, has_known_head
 from socratic_mlflow.style import socratic_style
 from socratic_mlflow.style_profile import StyleProfile
 from socratic_mlflow.tokens import IGNORED, ChatFormat, Encoded
@@ -85,21 +89,8 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     evaluator = evaluator_for(chat, corpus.questions, config.evaluation, corpus.profile)
     reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
     recorder = SocraticMlflowCallback(evaluator, tracker, reference)
-    trainer = OrderedTrainer(
-        model=prepared.model,
-        args=training_arguments(config, output.checkpoints, fresh=checkpoint is None),
-        train_dataset=_dataset(corpus.train_encoded),
-        eval_dataset=_dataset(corpus.held_out_encoded),
-        processing_class=chat.tokenizer,
-        data_collator=DataCollatorForSeq2Seq(chat.tokenizer, label_pad_token_id=IGNORED),
-        compute_metrics=teacher_forced_style(chat, corpus.profile),
-        preprocess_logits_for_metrics=most_likely,
-        callbacks=[recorder, StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)],
-        output=output,
-        training_id=training_id,
-        flush=tracker.flush,
-    )
-    trainer.remove_callback(PrinterCallback)
+    callbacks = [recorder, StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)]
+    trainer = assemble(prepared, callbacks, checkpoint is None, training_id, tracker.flush)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
     if state and state.global_step >= total_steps(config, len(corpus.train)):
         # Only what comes after the last step is left to do; `Trainer.train` would make one step more.
@@ -109,6 +100,29 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     return _best(trainer.state, output, training_id, recorder)
+
+
+def assemble(
+    prepared: Prepared, callbacks: list[TrainerCallback], fresh: bool, training_id: str, flush: Callable[[], None]
+) -> OrderedTrainer:
+    """The Trainer of `prepared`, silent but for its `callbacks`; `flush` is called before a checkpoint counts as whole."""
+    corpus, tokenizer = prepared.corpus, prepared.chat.tokenizer
+    trainer = OrderedTrainer(
+        model=prepared.model,
+        args=training_arguments(prepared.config, prepared.output.checkpoints, fresh),
+        train_dataset=_dataset(corpus.train_encoded),
+        eval_dataset=_dataset(corpus.held_out_encoded),
+        processing_class=tokenizer,
+        data_collator=_collator(prepared),
+        compute_metrics=teacher_forced_style(prepared.chat, corpus.profile),
+        callbacks=callbacks,
+        reply_loss=_reply_loss(prepared.model.get_base_model()),
+        output=prepared.output,
+        training_id=training_id,
+        flush=flush,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def _resume_point(output: OutputDir, training_id: str) -> str | None:
@@ -174,17 +188,12 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
     return arguments
 
 
-def most_likely(logits: Any, labels: Any) -> Any:
-    """Logits of shape (batch, length, vocabulary) -> token ids (batch, length): evaluation keeps no logits."""
-    return (logits[0] if isinstance(logits, tuple) else logits).argmax(dim=-1)
-
-
 def teacher_forced_style(chat: ChatFormat, profile: StyleProfile) -> Any:
     """compute_metrics: the style of the reply tokens that the model predicts when it is shown the true ones before each."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         ids, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-        # The logits at position i predict token i + 1.
+        # What is predicted at position i is token i + 1.
         rows = zip(ids[:, :-1], labels[:, 1:] != IGNORED, strict=True)
         return {"teacher_forced_style": mean([socratic_style(chat.text(row[mask]), profile) for row, mask in rows])}
 
@@ -214,6 +223,26 @@ def _git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def _collator(prepared: Prepared) -> Packed | Padded:
+    """How a batch's dialogues lie in rows: packed, where the configuration wants it and the base can tell them apart."""
+    model, pad = prepared.config.model, prepared.chat.tokenizer.pad_token_id
+    # Flash attention tells dialogues apart in a single row only, and there padding would be pure loss.
+    packed = Packed(pad, one_row=model.attn_implementation == "flash_attention_2")
+    if not prepared.config.training.packing:
+        return Padded(pad)
+    if can_pack(prepared.model.get_base_model(), packed):
+        return packed
+    say(f"note   {model.base_model} mixes up dialogues that share a row, so each gets a row of its own, padded")
+    return Padded(pad)
+
+
+def _reply_loss(causal: Any) -> ReplyLoss:
+    if split_head := has_known_head(causal):
+        return ReplyLoss(causal, split_head)
+    say("note   this base's head is not known here, so it computes logits at all positions, which takes more memory")
+    return ReplyLoss(causal, split_head)
 
 
 def _dataset(encoded: list[Encoded]) -> Any:
