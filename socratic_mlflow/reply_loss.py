@@ -54,11 +54,11 @@ class ReplyLoss:
         return caught[0]
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (n, vocabulary) in float32, with Gemma-2's soft-capping where the base has it."""
-        if not self._split_head:
-            return states.float()
-        logits = self._output(states)
-        return (logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap).float()
+        """Logits (n, vocabulary) in float32 at least, with Gemma-2's soft-capping where the base has it."""
+        logits = self._output(states) if self._split_head else states
+        if self._split_head and self._cap is not None:
+            logits = torch.tanh(logits / self._cap) * self._cap
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def summed(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy of `targets` (n,) given `states`, summed (nats).
@@ -82,7 +82,7 @@ class ReplyLoss:
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: ReplyLoss, targets: torch.Tensor, states: torch.Tensor, *weights: Any) -> torch.Tensor:
-        total = torch.zeros((), device=states.device)
+        total = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
         # Of the states and of each trained weight of the head.
         gradients = [torch.zeros_like(tensor) for tensor in (states, *weights)] if states.requires_grad else []
         for part in loss.chunks(len(states)):

@@ -1,0 +1,156 @@
+"""The loss on reply tokens, in chunks: the numbers of transformers' own loss over all logits, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+
+from socratic_mlflow import reply_loss
+from socratic_mlflow.packing import Packed, Padded
+from socratic_mlflow.reply_loss import ReplyLoss
+from socratic_mlflow.tokens import IGNORED, ChatFormat
+
+FAMILIES = pytest.mark.parametrize("family", tiny.FAMILIES)
+TARGETS = {"gemma": ["q_proj", "v_proj"], "llama": ["q_proj", "v_proj"], "neox": ["query_key_value"]}
+
+
+def learner(family: str, *more: str) -> tuple[Any, list[dict[str, list[int]]]]:
+    """(a float64 model with an adapter that has an effect, encoded dialogues)."""
+    words = tiny.tokenizer(family)
+    chat = ChatFormat(words)
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules=[*TARGETS[family], *more], task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(tiny.model(family, vocab_size=len(words)), lora).double()
+    encoded = [chat.encode(tiny.dialogue(number)) for number in range(6)]
+    return model, [{"input_ids": item.input_ids, "labels": item.labels} for item in encoded]
+
+
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+    return found
+
+
+def own_loss(model: Any, features: list[dict[str, list[int]]]) -> torch.Tensor:
+    """transformers' own, of padded rows with all logits; float32, whatever the model's dtype."""
+    loss = model(**Padded(0)(features)).loss
+    assert isinstance(loss, torch.Tensor)
+    return loss
+
+
+def whole_loss(model: Any, features: list[dict[str, list[int]]]) -> torch.Tensor:
+    """The textbook's: all logits of padded rows, shifted by one, and the mean over labels that count; float64."""
+    inputs = Padded(0)(features)
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def our_loss(model: Any, inputs: dict[str, torch.Tensor], split_head: bool = True) -> torch.Tensor:
+    computed = ReplyLoss(model.get_base_model(), split_head)
+    states, targets = computed.states(model, inputs)
+    return computed.summed(states, targets) / len(targets)
+
+
+def assert_same(model: Any, ours: torch.Tensor, wanted: torch.Tensor) -> None:
+    # Within the layers the models themselves go down to float32 in places (norms, rotary embeddings, softmax).
+    torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=0)
+    ours.backward()
+    our_gradients = gradients(model)
+    wanted.backward()
+    wanted_gradients = gradients(model)
+    assert our_gradients.keys() == wanted_gradients.keys()
+    assert any(gradient.abs().max() > 1e-3 for gradient in wanted_gradients.values())
+    for name, gradient in wanted_gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@FAMILIES
+@pytest.mark.parametrize("split_head", [True, False])
+@pytest.mark.parametrize("collate", [Packed(0), Packed(0, one_row=True), Padded(0)])
+def test_packed_and_reply_only_is_the_loss_and_gradient_of_padded_rows_with_all_logits(
+    family: str, split_head: bool, collate: Any
+) -> None:
+    model, features = learner(family)
+    assert_same(model, our_loss(model, collate(features), split_head), whole_loss(model, features))
+
+
+@FAMILIES
+def test_it_is_the_number_that_transformers_computes_itself(family: str) -> None:
+    model, features = learner(family)
+    torch.testing.assert_close(our_loss(model, Packed(0)(features)).float(), own_loss(model, features), rtol=1e-6, atol=0)
+
+
+@FAMILIES
+def test_packed_is_the_sum_of_dialogues_one_by_one(family: str) -> None:
+    model, features = learner(family)
+    computed = ReplyLoss(model.get_base_model())
+    together = computed.summed(*computed.states(model, Packed(0)(features)))
+    together.backward()
+    packed = gradients(model)
+    alone = torch.stack([computed.summed(*computed.states(model, Padded(0)([feature]))) for feature in features]).sum()
+    alone.backward()
+    unpacked = gradients(model)
+    torch.testing.assert_close(together, alone, rtol=1e-7, atol=0)
+    for name, gradient in unpacked.items():
+        torch.testing.assert_close(packed[name], gradient, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [1, 3, 1000])
+def test_the_size_of_a_chunk_changes_nothing(positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, features = learner("gemma")
+    whole = our_loss(model, Packed(0)(features))
+    whole.backward()
+    wanted = gradients(model)
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", positions * model.config.vocab_size)
+    chunked = our_loss(model, Packed(0)(features))
+    chunked.backward()
+    torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=0)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
+
+
+def test_logits_are_made_for_reply_tokens_only_and_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, features = learner("gemma")
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 5 * model.config.vocab_size)
+    inputs, made = Packed(0)(features), []
+    head = model.get_base_model().get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: made.append(output.shape[:-1].numel()))
+    our_loss(model, inputs).backward()
+    replies = sum(label != IGNORED for feature in features for label in feature["labels"])
+    # The forward pass itself asks for those of each row's last position.
+    assert made[0] == len(inputs["input_ids"])
+    assert max(made[1:]) == 5
+    assert sum(made[1:]) == replies < inputs["input_ids"].numel()
+
+
+@FAMILIES
+def test_a_head_that_is_trained_gets_its_gradient(family: str) -> None:
+    model, features = learner(family, "lm_head")
+    assert any("lm_head" in name and weight.requires_grad for name, weight in model.named_parameters())
+    assert_same(model, our_loss(model, Packed(0)(features)), whole_loss(model, features))
+
+
+@FAMILIES
+def test_predictions_are_the_most_likely_of_all_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, features = learner(family)
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 7 * model.config.vocab_size)
+    inputs = Padded(0)(features)
+    with torch.no_grad():
+        computed = ReplyLoss(model.get_base_model())
+        predicted = computed.predicted(computed.states(model, inputs)[0])
+        wanted = model(**inputs).logits.argmax(dim=-1)[:, :-1][inputs["labels"][:, 1:] != IGNORED]
+    assert torch.equal(predicted, wanted)
+    assert len(set(predicted.tolist())) > 3
+
+
+def test_without_gradients_none_is_computed() -> None:
+    model, features = learner("gemma")
+    with torch.no_grad():
+        loss = our_loss(model, Padded(0)(features))
+    assert not loss.requires_grad
+    torch.testing.assert_close(loss, whole_loss(model, features).detach())
