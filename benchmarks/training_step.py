@@ -3,10 +3,10 @@
     python benchmarks/training_step.py                              # against the plain recipe
     python -m venv trl && trl/bin/pip install trl -e . && python benchmarks/training_step.py --trl trl/bin/python
 
-All sides train the same NF4 base (Gemma-2, vocabulary of 256,000, random weights; small on a CPU, on a GPU of Gemma-2-2B's own
-shape) with the same LoRA on the replies of the same dialogues, through a transformers Trainer. The plain recipe pads each
-dialogue to `--length` and computes all logits. TRL chunks its loss; it runs with and without its packing, and counts with
-the better one. A side's speed counts from the end of its first step.
+All sides train the same NF4 base (Gemma-2, vocabulary of 256,000, random weights; small on a CPU, of Gemma-2-2B's own shape
+on a GPU) with the same LoRA on the replies of the same dialogues, through a transformers Trainer. The plain recipe pads
+each dialogue to `--length` and computes all logits. TRL chunks its loss; it runs with and without its packing, and counts
+with the better one. A side's speed counts from the end of its first step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Encoded dialogues -> the tensors of one forward pass. Packed rows hold several dialogues, none of which sees another.
 
-In a packed row the positions begin again at 0 with each dialogue, and there is no attention mask: transformers tells the
-dialogues apart by their positions, as long as there is no cache (`masking_utils.find_packed_sequence_indices`; flash
-attention by `position_ids`, in a single row). Which dialogues make a batch is decided before; how they lie in it changes no number.
+In a packed row the positions begin again at 0 with each dialogue, and there is neither an attention mask nor a cache: so
+transformers tells the dialogues apart by their positions (`masking_utils.find_packed_sequence_indices`; flash attention, in
+a single row, by `position_ids`). Which dialogues make a batch is decided before; how they lie in it changes no number.
 """
 
 from __future__ import annotations

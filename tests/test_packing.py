@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def pieces(packed: dict[str, torch.Tensor]) -> list[tuple[tuple[int, ...], tuple
         *(packed[name].tolist() for name in ("input_ids", "position_ids", "labels")), strict=True
     ):
         starts = [index for index, position in enumerate(positions) if position == 0] + [len(ids)]
-        found += [(tuple(ids[a:b]), tuple(labels[a:b])) for a, b in zip(starts, starts[1:], strict=False)]
+        found += [(tuple(ids[a:b]), tuple(labels[a:b])) for a, b in itertools.pairwise(starts)]
     return found
 
 
@@ -44,7 +45,7 @@ def test_each_dialogue_is_in_one_row_and_no_row_is_too_long(lengths: list[int], 
 @given(LENGTHS)
 def test_no_two_rows_would_fit_into_one(lengths: list[int]) -> None:
     filled = sorted(sum(lengths[index] for index in row) for row in fill_rows(lengths, max(lengths)))
-    assert all(a + b > max(lengths) for a, b in zip(filled, filled[1:], strict=False))
+    assert all(a + b > max(lengths) for a, b in itertools.pairwise(filled))
 
 
 @pytest.mark.parametrize("one_row", [False, True])
@@ -79,7 +80,7 @@ def logits_by_dialogue(model: Any, packed: dict[str, torch.Tensor]) -> dict[tupl
     for row, ids in enumerate(packed["input_ids"].tolist()):
         positions = packed["position_ids"][row].tolist()
         starts = [index for index, position in enumerate(positions) if position == 0] + [len(ids)]
-        found |= {tuple(ids[a:b]): logits[row, a:b] for a, b in zip(starts, starts[1:], strict=False)}
+        found |= {tuple(ids[a:b]): logits[row, a:b] for a, b in itertools.pairwise(starts)}
     return found
 
 
