@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,25 +170,29 @@ def _role(message: Message) -> str:
 
 
 def encode_dialogues(
-    chat: ChatFormat, dialogues: Sequence[Dialogue], max_length: int
+    chat: ChatFormat, dialogues: Iterable[Dialogue], max_length: int
 ) -> tuple[list[Dialogue], list[Encoded], list[Skip]]:
-    """(dialogues used, their encodings, what was left out); nothing is ever cut.
-
-    Left out are those of more than `max_length` tokens ('too_long'), and those of which no spelling was found that opens no
-    turn of its own ('turn_marker').
-    """
-    used: list[Dialogue] = []
-    encoded: list[Encoded] = []
+    """(dialogues used, their encodings, what was left out), as `encode_each` has them."""
     skipped: list[Skip] = []
+    pairs = list(encode_each(chat, dialogues, max_length, skipped))
+    return [dialogue for dialogue, _ in pairs], [encoded for _, encoded in pairs], skipped
+
+
+def encode_each(
+    chat: ChatFormat, dialogues: Iterable[Dialogue], max_length: int, skipped: list[Skip]
+) -> Iterator[tuple[Dialogue, Encoded]]:
+    """(dialogue, its encoding) of each that is used, one after the other; nothing is ever cut.
+
+    What is left out is added to `skipped`: what has more than `max_length` tokens ('too_long'), and that of which no
+    spelling was found that opens no turn of its own ('turn_marker').
+    """
     for dialogue in dialogues:
         try:
             tokens = _encode(chat, dialogue, max_length)
         except _SkippedError as why:
             skipped.append(why.skip)
         else:
-            used.append(dialogue)
-            encoded.append(tokens)
-    return used, encoded, skipped
+            yield dialogue, tokens
 
 
 class _SkippedError(Exception):

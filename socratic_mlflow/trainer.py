@@ -88,7 +88,7 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     trainer = OrderedTrainer(
         model=prepared.model,
         args=training_arguments(config, output.checkpoints, fresh=checkpoint is None),
-        train_dataset=_dataset(corpus.train_encoded),
+        train_dataset=corpus.train.select_columns(["input_ids", "labels", "length"]),
         eval_dataset=_dataset(corpus.held_out_encoded),
         processing_class=chat.tokenizer,
         data_collator=DataCollatorForSeq2Seq(chat.tokenizer, label_pad_token_id=IGNORED),
