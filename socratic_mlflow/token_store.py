@@ -29,16 +29,27 @@ def store(rows: Iterable[tuple[Dialogue, Encoded]]) -> Any:
     from datasets import Dataset
 
     try:
-        folder = Path(tempfile.mkdtemp(prefix="socratic-mlflow-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _write(folder / "dialogues.arrow", rows)
+        file = _folder() / "dialogues.arrow"
+        try:
+            _write(file, rows)
+        except BaseException:
+            # At once: the space may be wanted.
+            file.unlink(missing_ok=True)
+            raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ValueError(
             f"{tempfile.gettempdir()}: the encoded dialogues cannot be written there ({reason}); set TMPDIR to a folder "
             "with some GB of space"
         ) from None
-    return Dataset.from_file(str(folder / "dialogues.arrow"))
+    return Dataset.from_file(str(file))
+
+
+def _folder() -> Path:
+    """A new one, which is removed when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="socratic-mlflow-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _write(file: Path, rows: Iterable[tuple[Dialogue, Encoded]]) -> None:

@@ -200,8 +200,7 @@ def _digest_of_texts(rows: Any) -> str:
     import pandas as pd
     from mlflow.data.digest_utils import MAX_ROWS, get_normalized_md5_digest
 
-    columns = sorted(rows.column_names)
-    parts = rows.select_columns(columns).to_pandas(batch_size=MAX_ROWS, batched=True)
+    parts = rows.to_pandas(batch_size=MAX_ROWS, batched=True)
     hashes = [pd.util.hash_pandas_object(part).to_numpy() for part in parts]
     names = [name.encode() for name in rows.column_names]
     return str(get_normalized_md5_digest([*hashes, np.int64(len(rows)), *names]))
