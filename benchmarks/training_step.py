@@ -101,17 +101,14 @@ def ours(args: argparse.Namespace, moments: list[float]) -> float:
 
 def _prepared(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """(training arguments, model, tokenizer, encoded dialogues) for the other sides."""
-    from datasets import Dataset
-
     from socratic_mlflow.output_dir import OutputDir
     from socratic_mlflow.trainer import prepare, training_arguments
 
     prepared = prepare(configuration(args), OutputDir(args.base.parent))
     arguments = training_arguments(prepared.config, Path(tempfile.mkdtemp(dir=args.base.parent)), fresh=False)
     arguments.eval_strategy = arguments.save_strategy = "no"
-    encoded = prepared.corpus.train_encoded
-    rows = {"input_ids": [item.input_ids for item in encoded], "labels": [item.labels for item in encoded]}
-    return arguments, prepared.model, prepared.chat.tokenizer, Dataset.from_dict(rows)
+    rows = prepared.corpus.train.select_columns(["input_ids", "labels"])
+    return arguments, prepared.model, prepared.chat.tokenizer, rows
 
 
 def plain(args: argparse.Namespace, moments: list[float]) -> float:

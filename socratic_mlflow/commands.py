@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.config import Config
-from socratic_mlflow.dialogues import read_dialogues, read_questions, scan_dialogues, skip_counts
+from socratic_mlflow.dialogues import DialogueStream, Skip, dialogues_digest, read_questions, skip_counts
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
 from socratic_mlflow.quiet import quiet, quiet_transformers
@@ -84,7 +84,7 @@ def _begin_or_go_on(config: Config, requested: str, output: OutputDir, known: Ma
 
 def _digests(config: Config) -> dict[str, str]:
     """The contents of the data, by which a training is known again; ValueError (one line) where they are unusable."""
-    digests = {"data_digest": read_dialogues(config.data.path).digest}
+    digests = {"data_digest": dialogues_digest(config.data.path)}
     digests["style_profile_digest"] = read_profile(config.evaluation.style_profile).digest()
     if config.evaluation.questions != "heldout":
         digests["questions_digest"] = read_questions(config.evaluation.questions)[1]
@@ -162,11 +162,12 @@ def log_configuration(prepared: Prepared, tracker: Tracker, environment: Mapping
             "style_profile": corpus.profile.name,
         }
     )
-    for name, context, part in (("train", "training", corpus.train), ("held_out", "evaluation", corpus.held_out)):
-        rows = [
-            {"place": dialogue.place, "messages": json.dumps(dialogue.messages, ensure_ascii=False)} for dialogue in part
-        ]
-        tracker.log_dataset(rows, f"dialogues_{name}", context, config.data.path)
+    tracker.log_dataset(corpus.train.select_columns(["place", "messages"]), "dialogues_train", "training", config.data.path)
+    held_out = [
+        {"place": dialogue.place, "messages": json.dumps(dialogue.messages, ensure_ascii=False)}
+        for dialogue in corpus.held_out
+    ]
+    tracker.log_dataset(held_out, "dialogues_held_out", "evaluation", config.data.path)
     tracker.log_dataset(
         [{"question": question} for question in corpus.questions],
         "questions",
@@ -202,19 +203,19 @@ def check_data(file: str, given: Mapping[str, Any], yaml_path: str | None) -> in
     from socratic_mlflow.model import cuda_available, load_tokenizer
 
     config = build_config(dict(given) | {"data.path": file}, yaml_path, cuda_available)
-    found = scan_dialogues(file)
+    stream, left_out = DialogueStream(file), list[Skip]()
     quiet_transformers()
-    from socratic_mlflow.tokens import ChatFormat, encode_dialogues
+    from socratic_mlflow.tokens import ChatFormat, encode_each
 
     chat = ChatFormat(load_tokenizer(config.model))
-    used, _, too_long = encode_dialogues(chat, found.dialogues, config.data.max_length)
-    skipped = found.skipped + too_long
+    used = sum(1 for _ in encode_each(chat, stream, config.data.max_length, left_out))
+    skipped = stream.skipped + left_out
     for skip in skipped:
         print(f"{file}: {skip.place}: {skip.reason}: {skip.detail}")
     counts = ", ".join(f"{count} {reason}" for reason, count in skip_counts(skipped).items())
     if not used:
         raise ValueError(f"{file}: no usable dialogue ({counts or 'the file is empty'})")
-    print(f"{file}: {len(used)} dialogues usable, {len(skipped)} not" + (f" ({counts})" if counts else ""))
+    print(f"{file}: {used} dialogues usable, {len(skipped)} not" + (f" ({counts})" if counts else ""))
     return 0
 
 

@@ -9,31 +9,32 @@ from typing import Any
 from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import (
     Dialogue,
+    DialogueStream,
     Message,
     Skip,
-    read_dialogues,
     read_questions,
     skip_counts,
-    split,
+    split_sources,
     text_digest,
 )
 from socratic_mlflow.quality import mean
 from socratic_mlflow.style import socratic_style, socratic_tone
 from socratic_mlflow.style_profile import StyleProfile, read_profile
-from socratic_mlflow.tokens import ChatFormat, Encoded, TurnMarkerError, encode_dialogues
+from socratic_mlflow.token_store import lengths, store, unstored
+from socratic_mlflow.tokens import ChatFormat, Encoded, TurnMarkerError, encode_each
 
 
 @dataclass(frozen=True)
 class Corpus:
     """Everything that a training learns from and is judged by.
 
-    `not_evaluated` counts held-out dialogues beyond `max_samples`, which serve nothing. `reference_style` is the mean style
+    `train` is a memory-mapped `datasets.Dataset` as `token_store` makes it; in memory are the held-out dialogues that are
+    evaluated. `not_evaluated` counts those beyond `max_samples`, which serve nothing. `reference_style` is the mean style
     of the held-out dialogues' own replies under the style `profile`, `reference_tone` their mean tone: the goal.
     """
 
-    train: list[Dialogue]
+    train: Any
     held_out: list[Dialogue]
-    train_encoded: list[Encoded]
     held_out_encoded: list[Encoded]
     not_evaluated: int
     skipped: list[Skip]
@@ -53,7 +54,7 @@ class Corpus:
             "data.held_out_dialogues": len(self.held_out),
             "data.held_out_not_evaluated": self.not_evaluated,
             "data.skipped": len(self.skipped),
-            "data.train_tokens": sum(len(dialogue.input_ids) for dialogue in self.train_encoded),
+            "data.train_tokens": sum(lengths(self.train)),
             "evaluation.questions_digest": self.questions_digest,
             "evaluation.style_profile_name": self.profile.name,
             "evaluation.style_profile_digest": self.profile.digest(),
@@ -63,25 +64,25 @@ class Corpus:
 
 def load_corpus(config: Config, chat: ChatFormat) -> Corpus:
     """Read, check, encode and split the dialogues, and pick the questions; ValueError (one line) if that cannot be."""
-    file = read_dialogues(config.data.path)
-    used, encoded, left_out = encode_dialogues(chat, file.dialogues, config.data.max_length)
-    if not used:
+    stream, left_out = DialogueStream(config.data.path), list[Skip]()
+    used = store(encode_each(chat, stream, config.data.max_length, left_out))
+    stream.check_used()
+    if not len(used):
         raise ValueError(f"{config.data.path}: no usable dialogue; {_all_left_out(left_out, config.data.max_length)}")
-    train, held_out = split(used, config.data.test_size, config.training.seed)
-    by_place = {dialogue.place: tokens for dialogue, tokens in zip(used, encoded, strict=True)}
-    all_held_out, held_out = held_out, evenly(held_out, config.evaluation.max_samples)
+    train, all_held_out = split_sources(used.data.column("source").to_pylist(), config.data.test_size, config.training.seed)
+    evaluated = [unstored(used[index]) for index in evenly(all_held_out, config.evaluation.max_samples)]
+    held_out = [dialogue for dialogue, _ in evaluated]
     questions, profile = pick_questions(config, held_out), read_profile(config.evaluation.style_profile)
     where = config.data.path if config.evaluation.questions == "heldout" else config.evaluation.questions
     check_questions(chat, questions, config.data.max_length, where)
     replies = [message["content"] for dialogue in held_out for message in dialogue.messages if message["role"] == "model"]
     return Corpus(
-        train=train,
+        train=used.select(train),
         held_out=held_out,
-        train_encoded=[by_place[dialogue.place] for dialogue in train],
-        held_out_encoded=[by_place[dialogue.place] for dialogue in held_out],
+        held_out_encoded=[encoded for _, encoded in evaluated],
         not_evaluated=len(all_held_out) - len(held_out),
-        skipped=file.skipped + left_out,
-        digest=file.digest,
+        skipped=stream.skipped + left_out,
+        digest=stream.digest,
         questions=questions,
         questions_digest=text_digest(questions),
         profile=profile,

@@ -18,17 +18,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from socratic_mlflow.text_files import check_regular, lines, read_text
+from socratic_mlflow.json_items import items
+from socratic_mlflow.text_files import check_regular, lines, pieces, read_text, too_large
 
 BUNDLED = "bundled"
 
 # Numbers serve nothing here, and Python refuses integers of more than 4,300 digits.
 _JSON = json.JSONDecoder(parse_int=float)
-_SPACE = re.compile(r"[ \t\r\n]*")
 # No text: NUL, and half a surrogate pair, which JSON can spell but UTF-8 cannot.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-# A list or object takes some hundred bytes of memory, however short it is in the file.
-_MANY_BRACKETS = 100_000
 _MOST_SKIPPED = 100_000
 _MOST_QUESTIONS = 100_000
 
@@ -77,12 +75,78 @@ def resolve(path: str, bundled_name: str) -> Path:
     return check_regular(path)
 
 
+class DialogueStream:
+    """The usable dialogues of a JSON list or JSONL file, one after the other; memory holds one of them.
+
+    What is not used gathers in `skipped`; `used` counts the others. `digest` is the SHA-256 of the (decompressed) bytes in
+    hexadecimal, once all are read. ValueError (one line: file and place) where the file cannot be read as that.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path, self.skipped, self.used, self.digest = path, list[Skip](), 0, ""
+        self._file = resolve(path, "dialogues.jsonl")
+
+    def __iter__(self) -> Iterator[Dialogue]:
+        self.skipped, self.used, sha256 = [], 0, hashlib.sha256()
+        seen: dict[bytes, str] = {}
+        try:
+            for place, item in items(self.path, pieces(self._file, sha256, pipes=False), _JSON):
+                try:
+                    dialogue = _dialogue(item, place)
+                    _check_new(dialogue, seen)
+                except _UnusableError as why:
+                    self.skipped.append(Skip(place, why.reason, why.detail))
+                    self._check_skipped()
+                else:
+                    self.used += 1
+                    yield dialogue
+        except MemoryError:
+            raise too_large(self.path) from None
+        self.digest = sha256.hexdigest()
+
+    def check_used(self) -> None:
+        """ValueError (one line) if nothing in the file is usable; to be asked when it is read."""
+        if not self.used:
+            raise ValueError(f"{self.path}: no usable dialogue {_held(self.skipped)}")
+
+    def _check_skipped(self) -> None:
+        if len(self.skipped) > max(_MOST_SKIPPED, 10 * self.used):
+            raise ValueError(
+                f"{self.path}: more than {_MOST_SKIPPED} unusable dialogues, {self.used} usable {_held(self.skipped)}"
+            )
+
+
+def _check_new(dialogue: Dialogue, seen: dict[bytes, str]) -> None:
+    """Adds to `seen`, {digest of the texts: place}: the texts themselves would be the whole file in memory."""
+    words = "\0".join(message["content"] for message in dialogue.messages)
+    digest = hashlib.blake2b(words.encode(), digest_size=16).digest()
+    if digest in seen:
+        raise _UnusableError("duplicate", f"the same as {seen[digest]}")
+    seen[digest] = dialogue.place
+
+
+def scan_dialogues(path: str) -> DialogueFile:
+    """All that `DialogueStream` has of a file, in memory."""
+    stream = DialogueStream(path)
+    dialogues = list(stream)
+    return DialogueFile(path, dialogues, stream.skipped, stream.digest)
+
+
 def read_dialogues(path: str) -> DialogueFile:
     """As `scan_dialogues`, but ValueError (one line) if nothing in the file is usable."""
-    file = scan_dialogues(path)
-    if not file.dialogues:
-        raise ValueError(f"{path}: no usable dialogue {_held(file.skipped)}")
-    return file
+    stream = DialogueStream(path)
+    dialogues = list(stream)
+    stream.check_used()
+    return DialogueFile(path, dialogues, stream.skipped, stream.digest)
+
+
+def dialogues_digest(path: str) -> str:
+    """The digest of a file of which at least one dialogue is usable, else ValueError (one line); none is kept."""
+    stream = DialogueStream(path)
+    for _ in stream:
+        pass
+    stream.check_used()
+    return stream.digest
 
 
 def _held(skipped: Sequence[Skip]) -> str:
@@ -92,101 +156,10 @@ def _held(skipped: Sequence[Skip]) -> str:
     return f"({counts}); {skipped[0].place}: {skipped[0].detail}"
 
 
-def scan_dialogues(path: str) -> DialogueFile:
-    """All dialogues of a JSON list or JSONL file; ValueError (one line: file and place) if it cannot be read as that."""
-    text, digest = read_text(resolve(path, "dialogues.jsonl"), pipes=False)
-    _check_brackets(path, text)
-    dialogues: list[Dialogue] = []
-    skipped: list[Skip] = []
-    seen: dict[tuple[str, ...], str] = {}
-    for place, item in _items(path, text):
-        try:
-            dialogue = _dialogue(item, place)
-            words = tuple(message["content"] for message in dialogue.messages)
-            if words in seen:
-                raise _UnusableError("duplicate", f"the same as {seen[words]}")
-            seen[words] = place
-            dialogues.append(dialogue)
-        except _UnusableError as why:
-            skipped.append(Skip(place, why.reason, why.detail))
-            _check_skipped(path, skipped, len(dialogues))
-    return DialogueFile(path, dialogues, skipped, digest)
-
-
-def _check_brackets(path: str, text: str) -> None:
-    brackets = text.count("[") + text.count("{")
-    if brackets > _MANY_BRACKETS and 8 * brackets > len(text):
-        raise ValueError(f"{path}: {brackets} brackets in {len(text)} characters; that is no file of dialogues")
-
-
-def _check_skipped(path: str, skipped: Sequence[Skip], used: int) -> None:
-    if len(skipped) > max(_MOST_SKIPPED, 10 * used):
-        raise ValueError(f"{path}: more than {_MOST_SKIPPED} unusable dialogues, {used} usable {_held(skipped)}")
-
-
 class _UnusableError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason, self.detail = reason, detail
-
-
-def _items(path: str, text: str) -> Iterator[tuple[str, Any]]:
-    """(place, decoded JSON value) of every element of a JSON list, or of every line of JSONL."""
-    start = _after_space(text, 0)
-    if text.startswith("[", start):
-        yield from _elements(path, text, start + 1)
-        return
-    for number, line in lines(text):
-        try:
-            item = _JSON.decode(line)
-        except (ValueError, RecursionError) as error:
-            raise _spread(path, text, start) or _malformed(path, error, number) from None
-        yield f"line {number}", item
-
-
-def _elements(path: str, text: str, position: int) -> Iterator[tuple[str, Any]]:
-    """Those of the JSON list whose first element is at `position`, decoded one by one: all at once take far more memory."""
-    position = _after_space(text, position)
-    index, end = 0, text.startswith("]", position)
-    while not end:
-        try:
-            item, behind = _JSON.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise _malformed(path, error, text.count("\n", 0, position) + 1) from None
-        yield f"index {index}", item
-        position, index = _after_space(text, behind), index + 1
-        end = text.startswith("]", position)
-        if not end and not text.startswith(",", position):
-            raise _malformed(path, json.JSONDecodeError("Expecting ',' delimiter", text, position))
-        position = position if end else _after_space(text, position + 1)
-    position = _after_space(text, position + 1)
-    if position < len(text):
-        raise _malformed(path, json.JSONDecodeError("Extra data", text, position))
-
-
-def _after_space(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
-
-
-def _spread(path: str, text: str, start: int) -> ValueError | None:
-    """What to say of a JSON object that takes several lines, such as one dialogue alone."""
-    try:
-        _, end = _JSON.raw_decode(text, start)
-    except (ValueError, RecursionError):
-        return None
-    if "\n" not in text[start:end]:
-        return None
-    line = text.count("\n", 0, start) + 1
-    return ValueError(f"{path}:{line}: a JSON object over several lines; give one dialogue a line, or a list [...] of them")
-
-
-def _malformed(path: str, error: Exception, line: int = 1) -> ValueError:
-    """`line` is where the value begins, the error's own line one behind it, or 1 where it saw that line alone."""
-    if isinstance(error, json.JSONDecodeError):
-        return ValueError(f"{path}:{max(line, error.lineno)}: malformed JSON (column {error.colno}: {error.msg})")
-    what = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return ValueError(f"{path}:{line}: malformed JSON ({what})")
 
 
 def _dialogue(item: Any, place: str) -> Dialogue:
@@ -234,29 +207,35 @@ def _message(message: Any, number: int) -> Message:
 
 
 def split(dialogues: Sequence[Dialogue], test_size: float, seed: int) -> tuple[list[Dialogue], list[Dialogue]]:
-    """(training, held-out) dialogues; those of one source stay together.
+    """(training, held-out) dialogues, as `split_sources` parts them."""
+    train, held_out = split_sources([dialogue.source for dialogue in dialogues], test_size, seed)
+    return [dialogues[index] for index in train], [dialogues[index] for index in held_out]
+
+
+def split_sources(sources: Sequence[str], test_size: float, seed: int) -> tuple[list[int], list[int]]:
+    """(training, held-out) indices into the `sources` of all dialogues, ascending; those of one source stay together.
 
     Held out are `test_size` of them, rounded up, or as near below it as whole sources come (at least one source). Raises
     ValueError where there are fewer than two sources, since then one side would be empty.
     """
-    sources = sorted({dialogue.source for dialogue in dialogues})
-    if len(sources) < 2:
+    sizes = Counter(sources)
+    order = sorted(sizes)
+    if len(order) < 2:
         raise ValueError("data needs dialogues of at least two sources (or without 'source_file') to hold some out")
-    random.Random(seed).shuffle(sources)
-    sizes = Counter(dialogue.source for dialogue in dialogues)
-    most = min(math.ceil(test_size * len(dialogues)), len(dialogues) - 1)
+    random.Random(seed).shuffle(order)
+    most = min(math.ceil(test_size * len(sources)), len(sources) - 1)
     held_out: set[str] = set()
     count = 0
-    for source in sources:
+    for source in order:
         # A source that is too large for what is left is passed over: one giant source must not be held out whole.
         if count + sizes[source] <= most:
             held_out.add(source)
             count += sizes[source]
-    held_out = held_out or {min(sources, key=sizes.__getitem__)}
-    return (
-        [dialogue for dialogue in dialogues if dialogue.source not in held_out],
-        [dialogue for dialogue in dialogues if dialogue.source in held_out],
-    )
+    held_out = held_out or {min(order, key=sizes.__getitem__)}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, source in enumerate(sources):
+        sides[source in held_out].append(index)
+    return sides
 
 
 def read_questions(path: str) -> tuple[list[str], str]:
@@ -265,8 +244,10 @@ def read_questions(path: str) -> tuple[list[str], str]:
     ValueError if it holds none.
     """
     if Path(path.lower().removesuffix(".gz")).suffix in (".json", ".jsonl"):
-        found = read_dialogues(path)
-        return list(dict.fromkeys(dialogue.messages[0]["content"] for dialogue in found.dialogues)), found.digest
+        stream = DialogueStream(path)
+        openings = list(dict.fromkeys(dialogue.messages[0]["content"] for dialogue in stream))
+        stream.check_used()
+        return openings, stream.digest
     text, digest = read_text(resolve(path, "questions.txt"), pipes=False)
     # A question that stands twice would make the second reply the same to "another" question.
     questions: dict[str, None] = {}

@@ -15,6 +15,7 @@ from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.packing import Padded
 from socratic_mlflow.reply_loss import ReplyLoss
 from socratic_mlflow.selection import best_step
+from socratic_mlflow.token_store import lengths
 from socratic_mlflow.tokens import IGNORED
 
 
@@ -113,9 +114,9 @@ class OrderedTrainer(Trainer):
         return is_new
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        lengths = [len(ids) for ids in rows["input_ids"]]
-        return EpochOrder(self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths, self.args.seed)
+        # Not of the dataset that is passed in, from which the Trainer has removed all that the model does not take.
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochOrder(together, lengths(self.train_dataset), self.args.seed)
 
 
 class StepsAsConfigured(TrainerCallback):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class ChatFormat:
             {"role": _role(message), "content": self._markers.harmless(message["content"].strip())} for message in messages
         ]
         texts = list(self._texts(plain))
-        pieces = [(self._ids(asked), self._ids(said)) for asked, said in texts]
+        pieces = self._piece_ids(texts)
         if self._shapes(pieces, texts) != self._placeholder_shapes(tuple(message["role"] for message in plain)):
             raise TurnMarkerError(f"a text holds what {self._name} takes for the beginning or end of a turn; reword it")
         return pieces
@@ -114,7 +114,7 @@ class ChatFormat:
     def _shapes_of_placeholders(self, roles: tuple[str, ...]) -> list[Any]:
         """Those of a dialogue in which nobody says anything of interest."""
         texts = list(self._texts([{"role": role, "content": "x"} for role in roles]))
-        return self._shapes([(self._ids(asked), self._ids(said)) for asked, said in texts], texts)
+        return self._shapes(self._piece_ids(texts), texts)
 
     def _around(self) -> list[str]:
         """What the template puts behind each message of a dialogue, in front of the next one or of its generation."""
@@ -137,8 +137,13 @@ class ChatFormat:
             )
         )
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _piece_ids(self, texts: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        # One call for all of them: a call costs far more than a reply's tokens.
+        ids = self._ids([text for both in texts for text in both])
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return list(self.tokenizer(texts, add_special_tokens=False)["input_ids"])
 
     def _reply_length(self, ids: Sequence[int]) -> int:
         """How many of a reply's ids count for the loss: up to and with its end-of-turn marker, without what follows."""
@@ -149,7 +154,7 @@ class ChatFormat:
         """End-of-sequence and the marker with which this template ends a reply."""
         said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         before = self._render(said[:1], add_generation_prompt=True)
-        reply = self._ids(self._render(said, add_generation_prompt=False)[len(before) :])
+        (reply,) = self._ids([self._render(said, add_generation_prompt=False)[len(before) :]])
         # Added tokens need not be markers: Gemma's tokenizer adds line breaks, and HTML tags, as ordinary text.
         added = {number for marker, number in self.tokenizer.get_added_vocab().items() if marker.strip()}
         stops = [token for token in reply if token in added][:1]
@@ -170,25 +175,29 @@ def _role(message: Message) -> str:
 
 
 def encode_dialogues(
-    chat: ChatFormat, dialogues: Sequence[Dialogue], max_length: int
+    chat: ChatFormat, dialogues: Iterable[Dialogue], max_length: int
 ) -> tuple[list[Dialogue], list[Encoded], list[Skip]]:
-    """(dialogues used, their encodings, what was left out); nothing is ever cut.
-
-    Left out are those of more than `max_length` tokens ('too_long'), and those of which no spelling was found that opens no
-    turn of its own ('turn_marker').
-    """
-    used: list[Dialogue] = []
-    encoded: list[Encoded] = []
+    """(dialogues used, their encodings, what was left out), as `encode_each` has them."""
     skipped: list[Skip] = []
+    pairs = list(encode_each(chat, dialogues, max_length, skipped))
+    return [dialogue for dialogue, _ in pairs], [encoded for _, encoded in pairs], skipped
+
+
+def encode_each(
+    chat: ChatFormat, dialogues: Iterable[Dialogue], max_length: int, skipped: list[Skip]
+) -> Iterator[tuple[Dialogue, Encoded]]:
+    """(dialogue, its encoding) of each that is used, one after the other; nothing is ever cut.
+
+    What is left out is added to `skipped`: what has more than `max_length` tokens ('too_long'), and that of which no
+    spelling was found that opens no turn of its own ('turn_marker').
+    """
     for dialogue in dialogues:
         try:
             tokens = _encode(chat, dialogue, max_length)
         except _SkippedError as why:
             skipped.append(why.skip)
         else:
-            used.append(dialogue)
-            encoded.append(tokens)
-    return used, encoded, skipped
+            yield dialogue, tokens
 
 
 class _SkippedError(Exception):

@@ -159,12 +159,20 @@ class Tracker:
         """`text` as the artifact `file`."""
         self.write({"kind": "text", "path": file}, redact(text).encode("utf-8", "replace"), ".txt")
 
-    def log_dataset(self, rows: Sequence[Mapping[str, Any]], name: str, context: str, source: str) -> str:
-        """Rows as a dataset input of the run; returns the digest under which MLflow lists it."""
+    def log_dataset(self, rows: Any, name: str, context: str, source: str) -> str:
+        """Rows as a dataset input of the run; returns the digest under which MLflow lists it.
+
+        `rows` are mappings with the same keys, or a `datasets.Dataset` of texts, of which a part at a time is in memory.
+        """
         import mlflow.data
         import pandas as pd
 
-        entity = mlflow.data.from_pandas(pd.DataFrame(rows), source=redact(source), name=name)._to_mlflow_entity()
+        if isinstance(rows, Sequence):
+            dataset = mlflow.data.from_pandas(pd.DataFrame(rows), source=redact(source), name=name)
+        else:
+            digest = _digest_of_texts(rows)
+            dataset = mlflow.data.from_huggingface(rows, source=redact(source), name=name, digest=digest)
+        entity = dataset._to_mlflow_entity()
         self.write({"kind": "dataset", "dataset": entity.to_dictionary(), "context": context})
         return str(entity.digest)
 
@@ -184,6 +192,18 @@ class Tracker:
 
 def _tags(values: Mapping[str, Any]) -> Record:
     return {"kind": "tags", "values": {name: redact(str(value))[:_LONGEST_TAG] for name, value in values.items()}}
+
+
+def _digest_of_texts(rows: Any) -> str:
+    """MLflow's own digest of a table of texts; it would leave out all rows behind the first 10,000, and their number."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.data.digest_utils import MAX_ROWS, get_normalized_md5_digest
+
+    parts = rows.to_pandas(batch_size=MAX_ROWS, batched=True)
+    hashes = [pd.util.hash_pandas_object(part).to_numpy() for part in parts]
+    names = [name.encode() for name in rows.column_names]
+    return str(get_normalized_md5_digest([*hashes, np.int64(len(rows)), *names]))
 
 
 def _reached(journal: Journal) -> dict[str, int]:

@@ -110,7 +110,7 @@ def assemble(
     trainer = OrderedTrainer(
         model=prepared.model,
         args=training_arguments(prepared.config, prepared.output.checkpoints, fresh),
-        train_dataset=_dataset(corpus.train_encoded),
+        train_dataset=corpus.train.select_columns(["input_ids", "labels", "length"]),
         eval_dataset=_dataset(corpus.held_out_encoded),
         processing_class=tokenizer,
         data_collator=_collator(prepared),

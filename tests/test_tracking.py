@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 
 import mlflow
@@ -267,3 +268,40 @@ def test_a_journal_with_records_of_wrong_types_can_be_continued(sqlite_store, ma
 def test_an_address_means_the_same_from_any_folder(tmp_path, monkeypatch, uri, shown):
     monkeypatch.chdir(tmp_path)
     assert absolute(uri) == shown.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("count", [3, 10_001])
+def test_a_memory_mapped_dataset_is_listed_as_the_same_rows_in_memory_are(sqlite_store, make, count):
+    from socratic_mlflow.dialogues import Dialogue
+    from socratic_mlflow.token_store import store
+    from socratic_mlflow.tokens import Encoded
+
+    def mapped(last):
+        talks = ({"role": "user", "content": f"{number}つ目"} for number in range(count - 1))
+        pairs = [(Dialogue((each,), "", f"line {number}"), Encoded([1], [1])) for number, each in enumerate(talks)]
+        pairs.append((Dialogue(({"role": "user", "content": last},), "", "last"), Encoded([1], [1])))
+        return store(pairs).select(range(count - 1, -1, -1)).select_columns(["place", "messages"])
+
+    tracker = make()
+    rows = mapped("正義とは？")
+    digest = tracker.log_dataset(rows, "mapped", "training", "bundled")
+    assert digest == tracker.log_dataset(mapped("正義とは？"), "mapped again", "training", "bundled")
+    assert digest != tracker.log_dataset(mapped("勇気とは？"), "another", "training", "bundled")
+    plain = tracker.log_dataset(list(rows), "plain", "training", "bundled")
+    inputs = {each.dataset.name: each.dataset for each in run_of(tracker).inputs.dataset_inputs}
+    assert json.loads(inputs["mapped"].profile)["num_rows"] == json.loads(inputs["plain"].profile)["num_rows"] == count
+    assert inputs["mapped"].schema == inputs["plain"].schema
+    assert (inputs["mapped"].source_type, inputs["mapped"].source) == (inputs["plain"].source_type, inputs["plain"].source)
+    # MLflow's own digest knows nothing of what lies behind the first 10,000 rows but how many they are.
+    assert (digest == plain) == (count == 3)
+
+
+def test_the_source_of_a_memory_mapped_dataset_holds_no_secret(sqlite_store, make, monkeypatch):
+    from datasets import Dataset
+
+    monkeypatch.setenv("MY_API_KEY", "s3cret-value-77")
+    tracker = make()
+    tracker.log_dataset(Dataset.from_dict({"place": ["line 1"]}), "mapped", "training", "/data/s3cret-value-77.jsonl")
+    (found,) = run_of(tracker).inputs.dataset_inputs
+    assert "s3cret-value-77" not in found.dataset.source
+    assert "***" in found.dataset.source
