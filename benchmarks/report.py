@@ -46,8 +46,8 @@ class Claim:
 
     def row(self) -> list[str]:
         """The cells of the table."""
-        limits = [f"at least {self.at_least:g}"] * (self.at_least is not None)
-        limits += [f"at most {self.at_most:g}"] * (self.at_most is not None)
+        limits = [] if self.at_least is None else [f"at least {self.at_least:g}"]
+        limits += [] if self.at_most is None else [f"at most {self.at_most:g}"]
         ratio = _spread(self.judged()) if self.theirs else ""
         theirs = f"{self.against}: {_spread(self.theirs)}" if self.theirs else ""
         return [f"{self.what} ({self.unit})", _spread(self.ours), theirs, ratio, " ".join(limits), self.verdict()]
