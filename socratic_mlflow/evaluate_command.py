@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,8 +66,6 @@ def evaluate(model: str, against: str | None, given: Mapping[str, Any]) -> int:
     with Interruption():
         ours = _evaluate_one(model, fields, questions, profile)
         if against:
-            # The parts of a model refer to each other: without this, both models would lie in memory.
-            gc.collect()
             theirs = _evaluate_one(against, _equal_conditions(ours, against) | fields, questions, ours.profile)
             _conclude(ours, theirs)
     return 0
