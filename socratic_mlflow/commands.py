@@ -7,8 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from socratic_mlflow import torch_settings
 from socratic_mlflow.config import Config
 from socratic_mlflow.dialogues import DialogueStream, Skip, dialogues_digest, read_questions, skip_counts
+from socratic_mlflow.importing import quick_imports
+from socratic_mlflow.lock import hold
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
 from socratic_mlflow.quiet import quiet, quiet_transformers
@@ -25,19 +28,32 @@ if TYPE_CHECKING:
 def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     """Configure, train, register, and say where to look; returns the exit code."""
     quiet()
-    from socratic_mlflow.model import cuda_available, resolve_dtype
-
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes.isdigit() and int(processes) > 1:
         raise ValueError(
             "started as several processes (WORLD_SIZE above 1); one process trains, start it without a launcher"
         )
+    torch_settings.apply()
+    with quick_imports():
+        config, output, digests, store = _check_in(given, yaml_path)
+        # All that is imported before the first step.
+        import socratic_mlflow.trainer  # noqa: F401
+    with hold(output.folder):
+        # Once more: another process may have been at work here until now.
+        output.check(config, store, digests)
+        return _begin_or_go_on(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+
+
+def _check_in(given: Mapping[str, Any], yaml_path: str | None) -> tuple[Config, OutputDir, dict[str, str], str]:
+    """(configuration, output folder, digests of the data, MLflow's store); ValueError (one line) for whatever is wrong
+    that can be told before the data and the base are loaded."""
+    from socratic_mlflow.model import cuda_available, resolve_dtype
+
     config = build_config(given, yaml_path, cuda_available)
     # What can be checked without torch is checked before it is loaded.
     digests = _digests(config)
     import mlflow
 
-    from socratic_mlflow.lock import hold
     from socratic_mlflow.output_dir import locate
     from socratic_mlflow.redaction import without_credentials
     from socratic_mlflow.run_lifecycle import be_brief, run_of, store_trouble
@@ -52,10 +68,7 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     trouble = store_trouble(run_of(output.journal))
     if trouble and config.run.require_tracking:
         raise ValueError(f"require_tracking=true, but MLflow at {store} cannot be reached: {trouble}")
-    with hold(output.folder):
-        # Once more: another process may have been at work here until now.
-        output.check(config, store, digests)
-        return _begin_or_go_on(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+    return config, output, digests, store
 
 
 def _check(output: OutputDir, config: Config, store: str, digests: Mapping[str, str]) -> None:

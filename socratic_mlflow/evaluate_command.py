@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.comparison import COMPARED, Scored, differences, verdicts
 from socratic_mlflow.config import Config, flatten
+from socratic_mlflow.importing import quick_imports
 from socratic_mlflow.options import as_params, parse_values
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.quiet import quiet, quiet_transformers
@@ -52,15 +53,16 @@ def evaluate(model: str, against: str | None, given: Mapping[str, Any]) -> int:
     questions = read_asked(fields)
     name = fields.get("evaluation.style_profile")
     profile = read_profile(name) if name else None
-    from socratic_mlflow.interruption import Interruption
-    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
+    with quick_imports():
+        from socratic_mlflow.interruption import Interruption
+        from socratic_mlflow.run_lifecycle import be_brief, store_trouble
 
-    quiet_transformers()
-    be_brief()
-    if trouble := store_trouble():
-        raise ValueError(f"MLflow cannot be reached: {trouble}")
-    # Both before the first model is asked: that may take minutes.
-    _check([model, against] if against else [model], fields)
+        quiet_transformers()
+        be_brief()
+        if trouble := store_trouble():
+            raise ValueError(f"MLflow cannot be reached: {trouble}")
+        # Both before the first model is asked: that may take minutes.
+        _check([model, against] if against else [model], fields)
     with Interruption():
         ours = _evaluate_one(model, fields, questions, profile)
         if against:

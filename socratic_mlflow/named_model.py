@@ -65,7 +65,10 @@ def _from_mlflow(uri: str) -> NamedModel:
         raise ValueError(f"{uri}: cannot be loaded ({_one_line(error)}); MODEL is {ACCEPTED}") from None
     if type(model).__name__ != SocraticModel.__name__:
         raise ValueError(f"{uri}: is no model that this project registered")
-    return NamedModel(uri, model.model, model.chat, model.config, version, loaded.metadata.model_id)
+    found = NamedModel(uri, model.model, model.chat, model.config, version, loaded.metadata.model_id)
+    # MLflow holds on to the object that the model's code has set: what is large is not to stay with it.
+    del model.model
+    return found
 
 
 def _version(uri: str) -> Any:
