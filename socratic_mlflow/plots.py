@@ -1,8 +1,16 @@
-"""History -> matplotlib figures. Labels are in English, so that no font lacks a glyph; knows nothing of MLflow."""
+"""History -> matplotlib figures. Labels are in English, so that no font lacks a glyph; knows nothing of MLflow.
+
+Run as a program, it reads a history as JSON and writes the picture: so that a training's own process need not draw.
+Imports nothing of this package for that reason.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,16 +46,44 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ),
 )
 
+# Every metric that is drawn: the lines, and the ends of their intervals.
+DRAWN = frozenset(f"{name}{end}" for *_, lines in _PANELS for name in lines for end in ("", "_low", "_high"))
+# Seconds that the other process may take; it needs less than one.
+_PATIENCE_S = 60.0
+
+
+def draw(history: History) -> bytes:
+    """The `training_progress` of `history` as a PNG file's bytes. ImportError and the like where matplotlib cannot."""
+    return to_png(training_progress(history))
+
+
+def draw_apart(history: History) -> bytes:
+    """`draw`, by another process, so that the threads of this one go on; in this one where that fails."""
+    # -P: the files beside this one are no modules of that process. A session of its own: Ctrl-C is not for it.
+    command = [sys.executable, "-P", __file__]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(history).encode(), capture_output=True, timeout=_PATIENCE_S, check=True,
+            start_new_session=True,
+        )  # fmt: skip
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return draw(history)
+    return done.stdout
+
 
 def training_progress(history: History) -> Figure:
     """Four panels over the optimizer step: loss, learning rate, style, memory."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 7.5), layout="constrained", dpi=100)
+    figure = Figure(figsize=(11, 7.5), dpi=100)
+    # matplotlib's own layouts find such margins by drawing everything twice.
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.07, top=0.955, wspace=0.2, hspace=0.32)
     for axes, (title, unit, lines) in zip(figure.subplots(2, 2).flat, _PANELS, strict=True):
         _draw(axes, history, lines)
         axes.set(title=title, xlabel="optimizer step", ylabel=unit)
         axes.grid(alpha=0.25)
+        # A learning rate's many zeros would take the margin.
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
     return figure
 
 
@@ -60,7 +96,7 @@ def _draw(axes: Axes, history: History, lines: Mapping[str, str]) -> None:
         steps, values = zip(*points, strict=True)
         level = name == "eval/reference_style"
         (line,) = axes.plot(
-            steps, values, label=label, linewidth=1.5, linestyle="--" if level else "-",
+            steps, values, label=label, linewidth=1.5 if len(points) < 500 else 0.7, linestyle="--" if level else "-",
             marker="o" if len(points) < 40 and not level else None, markersize=4,
         )  # fmt: skip
         _draw_interval(axes, history, name, line.get_color())
@@ -93,3 +129,13 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def _main() -> None:
+    # Whatever else the machine does comes first.
+    os.nice(10)
+    sys.stdout.buffer.write(draw(json.load(sys.stdin)))
+
+
+if __name__ == "__main__":
+    _main()
