@@ -16,9 +16,9 @@ class ShortHistory(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Shorten what a checkpoint of an earlier version brings along."""
-        entries, following = state.log_history, [*state.log_history[1:], {}]
-        kept = [one for one, two in zip(entries, following, strict=True) if not (_is_step(one) and _is_step(two))]
-        state.log_history[:] = kept
+        entries = state.log_history
+        pairs = zip(entries, [*entries[1:], {}], strict=False)
+        entries[:] = [entry for entry, following in pairs if not (_is_step(entry) and _is_step(following))]
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Forget the step before this one."""
