@@ -67,10 +67,11 @@ class Shipper:
     def drain(self, patience_s: float | None = None) -> bool:
         """Deliver everything now, in this thread; False where MLflow is away at the first attempt that fails, or with
         `patience_s`, where a request hangs for longer, or MLflow was away already."""
+        # Whoever waits for all of it trains nothing: here, once matplotlib is imported, a plot takes half the time.
+        self._delivery.draw = draw
         if not self.stop(patience_s) or (patience_s is not None and self.trouble and not self.delivered):
             self.trouble = self.trouble or "no answer in time"
             return False
-        self._delivery.draw = draw
         while not self.delivered:
             if not self._attempt():
                 return False
