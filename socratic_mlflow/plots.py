@@ -6,13 +6,16 @@ Imports nothing of this package for that reason.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +53,9 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 DRAWN = frozenset(f"{name}{end}" for *_, lines in _PANELS for name in lines for end in ("", "_low", "_high"))
 # Seconds that the other process may take; it needs less than one.
 _PATIENCE_S = 60.0
+# -P: the files beside this one are no modules of that process. A session of its own: Ctrl-C is not for it.
+_PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+_PIPES |= {"start_new_session": True}
 
 
 def draw(history: History) -> bytes:
@@ -57,18 +63,38 @@ def draw(history: History) -> bytes:
     return to_png(training_progress(history))
 
 
-def draw_apart(history: History) -> bytes:
-    """`draw`, by another process, so that the threads of this one go on; in this one where that fails."""
-    # -P: the files beside this one are no modules of that process. A session of its own: Ctrl-C is not for it.
-    command = [sys.executable, "-P", __file__]
+class NotNowError(BaseException):
+    """Drawing was stopped. No Exception: a picture that is not drawn now is no picture that cannot be drawn."""
+
+
+def draw_apart(history: History, stopping: threading.Event) -> bytes:
+    """`draw`, by another process, so that the threads of this one go on; in this one where that fails.
+
+    NotNowError as soon as `stopping` is set.
+    """
     try:
-        done = subprocess.run(
-            command, input=json.dumps(history).encode(), capture_output=True, timeout=_PATIENCE_S, check=True,
-            start_new_session=True,
-        )  # fmt: skip
+        return _drawn_by(
+            subprocess.Popen([sys.executable, "-P", __file__], **_PIPES), json.dumps(history).encode(), stopping
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return draw(history)
-    return done.stdout
+
+
+def _drawn_by(process: subprocess.Popen[bytes], history: bytes, stopping: threading.Event) -> bytes:
+    deadline = time.monotonic() + _PATIENCE_S
+    with process:
+        try:
+            while time.monotonic() < deadline:
+                if stopping.is_set():
+                    raise NotNowError
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    picture, _ = process.communicate(history, timeout=0.1)
+                    if process.returncode:
+                        raise subprocess.SubprocessError
+                    return picture
+            raise subprocess.SubprocessError
+        finally:
+            process.kill()
 
 
 def training_progress(history: History) -> Figure:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from socratic_mlflow.delivery import Delivery
 from socratic_mlflow.journal import Journal, Record
-from socratic_mlflow.plots import draw, draw_apart
+from socratic_mlflow.plots import NotNowError, draw, draw_apart
 from socratic_mlflow.store_errors import AwayError, GoneError
 
 # Seconds between two shipments, so that a request carries many steps and the training's thread is seldom disturbed.
@@ -48,7 +48,7 @@ class Shipper:
         """Begin to deliver in the background."""
         self._stopping.clear()
         # By another process: drawing in this one would hold up the training's thread.
-        self._delivery.draw = draw_apart
+        self._delivery.draw = lambda history: draw_apart(history, self._stopping)
         # A daemon: a request that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
         self._thread.start()
@@ -67,11 +67,11 @@ class Shipper:
     def drain(self, patience_s: float | None = None) -> bool:
         """Deliver everything now, in this thread; False where MLflow is away at the first attempt that fails, or with
         `patience_s`, where a request hangs for longer, or MLflow was away already."""
-        # Whoever waits for all of it trains nothing: here, once matplotlib is imported, a plot takes half the time.
-        self._delivery.draw = draw
         if not self.stop(patience_s) or (patience_s is not None and self.trouble and not self.delivered):
             self.trouble = self.trouble or "no answer in time"
             return False
+        # Whoever waits for all of it trains nothing: here, once matplotlib is imported, a plot takes half the time.
+        self._delivery.draw = draw
         while not self.delivered:
             if not self._attempt():
                 return False
@@ -106,7 +106,7 @@ class Shipper:
 
     def _attempt(self) -> bool:
         """One shipment; False where it was not acknowledged."""
-        shipment = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        shipment = self._shipment()
         try:
             if not shipment:
                 raise OSError(f"{self._journal.file} has become shorter")
@@ -116,10 +116,18 @@ class Shipper:
         except (AwayError, GoneError, OSError) as error:
             self._lost(str(error), gone=isinstance(error, GoneError))
             return False
+        except NotNowError:
+            return False
         if self.trouble:
             self._say(f"note   MLflow at {self._place} is back; what it has missed is being delivered")
             self.trouble = ""
         return True
+
+    def _shipment(self) -> list[tuple[Record, int]]:
+        """What is to be delivered next; a plot alone, for it may be broken off, and what was sent with it would be uncertain."""
+        waiting = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
+        return waiting[: plot or 1]
 
     def _lost(self, why: str, gone: bool) -> None:
         if not self.trouble:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+import time
 
 import flaky
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from socratic_mlflow import plots
 from socratic_mlflow.curves import JournalCurves
 from socratic_mlflow.delivery import Delivery
-from socratic_mlflow.plots import draw, draw_apart
+from socratic_mlflow.plots import NotNowError, draw, draw_apart
 from socratic_mlflow.store_errors import AwayError
 from socratic_mlflow.tracking import Tracker
 
@@ -46,24 +48,53 @@ def test_a_plot_shows_the_metrics_before_it_and_no_later_ones(store, journal):
 
 def test_another_process_draws_the_very_same():
     history = {"train/loss": [(1, 2.0), (2, float("nan")), (3, float("inf"))], "eval/socratic_style": [(0, 0.1)]}
-    assert (pixels(draw_apart(history)) == pixels(draw(history))).all()
+    assert (pixels(draw_apart(history, threading.Event())) == pixels(draw(history))).all()
 
 
 @pytest.mark.parametrize("program", ["/nowhere", "/bin/false", ""], ids=["missing", "failing", "unknown"])
 def test_where_another_process_cannot_draw_this_one_does(monkeypatch, program):
     monkeypatch.setattr(sys, "executable", program)
     history = {"train/loss": [(1, 2.0)]}
-    assert draw_apart(history) == draw(history)
+    assert draw_apart(history, threading.Event()) == draw(history)
 
 
-def test_a_process_that_never_answers_is_waited_for_no_longer_than_its_time(monkeypatch, tmp_path):
+@pytest.fixture
+def hanging(monkeypatch, tmp_path):
+    """Another process never has a picture ready."""
     hanging = tmp_path / "hanging"
     hanging.write_text("#!/bin/sh\nexec sleep 60\n")
     hanging.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(hanging))
+
+
+def test_a_process_that_never_answers_is_waited_for_no_longer_than_its_time(hanging, monkeypatch):
     monkeypatch.setattr(plots, "_PATIENCE_S", 0.2)
     history = {"train/loss": [(1, 2.0)]}
-    assert draw_apart(history) == draw(history)
+    assert draw_apart(history, threading.Event()) == draw(history)
+
+
+def test_whoever_stops_does_not_wait_for_a_plot_and_has_it_drawn_at_once(hanging, store, tmp_path):
+    tracker = Tracker(tmp_path / "journal", no_refusal)
+    tracker.ship()
+    tracker.log_metrics({"train/loss": 1.0}, 1)
+    tracker.log_plot("training_progress", 1)
+    deadline = time.monotonic() + 30
+    while not (tracker.run_id and stores.steps(tracker.run_id, "train/loss")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # The other process would take a minute; whoever ends a process waits a few seconds.
+    assert tracker.end("KILLED", patience_s=20)
+    assert MlflowClient().get_run(tracker.run_id).info.status == "KILLED"
+    assert stores.image_steps(tracker.run_id) == [1]
+    assert stores.logged_twice(tracker.run_id) == []
+    tracker.close()
+
+
+def test_a_stop_is_no_failure(hanging):
+    stopping = threading.Event()
+    stopping.set()
+    with pytest.raises(NotNowError):
+        draw_apart({}, stopping)
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -80,7 +111,7 @@ def test_without_matplotlib_all_but_the_plots_arrives(store, journal, monkeypatc
     journal.append(END)
     refused = {}
     delivery = Delivery(journal, refused.__setitem__)
-    delivery.draw = draw_apart if apart else draw
+    delivery.draw = (lambda history: draw_apart(history, threading.Event())) if apart else draw
     _, run_id = deliver(journal, delivery)
     assert list(refused) == ["plot training_progress"]
     assert refused["plot training_progress"].startswith("it cannot be drawn: ModuleNotFoundError: ")
