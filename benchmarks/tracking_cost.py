@@ -82,7 +82,7 @@ def theirs() -> TrainerCallback:
 def train(inner: TrainerCallback | None, steps: int, folder: Path) -> Timed:
     """A whole training; returns what was measured."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+    from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -95,7 +95,7 @@ def train(inner: TrainerCallback | None, steps: int, folder: Path) -> Timed:
     )  # fmt: skip
     model = LlamaForCausalLM(LlamaConfig(vocab_size=500, **shape))
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows[:4], callbacks=[timed])
-    trainer.pop_callback(__import__("transformers").PrinterCallback)
+    trainer.pop_callback(PrinterCallback)
     trainer.train()
     return timed
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,9 +53,6 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 DRAWN = frozenset(f"{name}{end}" for *_, lines in _PANELS for name in lines for end in ("", "_low", "_high"))
 # Seconds that the other process may take; it needs less than one.
 _PATIENCE_S = 60.0
-# -P: the files beside this one are no modules of that process. A session of its own: Ctrl-C is not for it.
-_PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-_PIPES |= {"start_new_session": True}
 
 
 def draw(history: History) -> bytes:
@@ -73,11 +70,17 @@ def draw_apart(history: History, stopping: threading.Event) -> bytes:
     NotNowError as soon as `stopping` is set.
     """
     try:
-        return _drawn_by(
-            subprocess.Popen([sys.executable, "-P", __file__], **_PIPES), json.dumps(history).encode(), stopping
-        )
+        return _drawn_by(_another_process(), json.dumps(history).encode(), stopping)
     except (OSError, ValueError, subprocess.SubprocessError):
         return draw(history)
+
+
+def _another_process() -> subprocess.Popen[bytes]:
+    # -P: the files beside this one are no modules of that process. A session of its own: Ctrl-C is not for it.
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def _drawn_by(process: subprocess.Popen[bytes], history: bytes, stopping: threading.Event) -> bytes:
