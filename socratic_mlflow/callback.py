@@ -22,9 +22,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from socratic_mlflow.curves import Curves
 from socratic_mlflow.lock import hold
 from socratic_mlflow.memory import memory_metrics
-from socratic_mlflow.plots import to_png, training_progress
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.run_lifecycle import undelivered
 from socratic_mlflow.selection import best_step
@@ -59,7 +59,9 @@ class SocraticMlflowCallback(TrainerCallback):
         self.evaluator = evaluator
         self.tracker = tracker
         self.eval_constants = eval_constants or {}
+        # Of the evaluations, `eval/...`: what is logged at every step is in the journal only.
         self.history: dict[str, list[tuple[int, float]]] = {}
+        self._last_loss: float | None = None
         # The tracker that this callback opened, and whether the run is its own as well.
         self._own: Tracker | None = None
         self._owns_run = False
@@ -79,8 +81,8 @@ class SocraticMlflowCallback(TrainerCallback):
             args.include_num_input_tokens_seen = "non_padding"
         self._leave_own("FAILED")
         if self.tracker is None and state.is_world_process_zero:
-            self._open(Path(args.output_dir))
-        self.history = {}
+            self._open(Path(args.output_dir), state)
+        self.history, self._last_loss = {}, None
         for entry in state.log_history:
             self._remember(_train_metrics(entry) | _eval_metrics(entry), entry["step"])
 
@@ -136,8 +138,8 @@ class SocraticMlflowCallback(TrainerCallback):
         values = {"duration_s": spent, "total_steps": state.global_step, "evaluation_share": share}
         if state.epoch is not None:
             values["final_epoch"] = state.epoch
-        if losses := self.history.get("train/loss"):
-            values["final_loss"] = losses[-1][1]
+        if self._last_loss is not None:
+            values["final_loss"] = self._last_loss
         best = state.best_global_step or best_step(state.log_history, "socratic_style")
         for word in ("style", "tone"):
             values |= self._summary_of(word, best)
@@ -150,7 +152,7 @@ class SocraticMlflowCallback(TrainerCallback):
         if self.tracker and state.is_world_process_zero:
             self.tracker.flush()
 
-    def _open(self, output: Path) -> None:
+    def _open(self, output: Path, state: TrainerState) -> None:
         """A journal in `output` for the active run, or for one of the training's own."""
         import mlflow
 
@@ -161,6 +163,10 @@ class SocraticMlflowCallback(TrainerCallback):
         self._held.enter_context(hold(folder))
         self._owns_run = active is None
         self.tracker = self._own = Tracker(folder, print, run_id)
+        earlier = Curves()
+        for entry in state.log_history:
+            earlier.add(entry["step"], _train_metrics(entry) | _eval_metrics(entry))
+        self.tracker.log_earlier(earlier.history())
         if self._owns_run:
             self.tracker.start()
         else:
@@ -215,11 +221,13 @@ class SocraticMlflowCallback(TrainerCallback):
 
     def _log_plot(self, state: TrainerState) -> None:
         if self.tracker and state.is_world_process_zero:
-            self.tracker.log_image(to_png(training_progress(self.history)), "training_progress", state.global_step)
+            self.tracker.log_plot("training_progress", state.global_step)
 
     def _remember(self, values: dict[str, float], step: int) -> None:
+        self._last_loss = values.get("train/loss", self._last_loss)
         for name, value in values.items():
-            self.history.setdefault(name, []).append((step, value))
+            if name.startswith("eval/"):
+                self.history.setdefault(name, []).append((step, value))
 
 
 def _train_metrics(logs: dict[str, float]) -> dict[str, float]:

@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from socratic_mlflow.arrived import Arrived
+from socratic_mlflow.curves import JournalCurves
+from socratic_mlflow.images import send_image
 from socratic_mlflow.journal import Journal, Record
+from socratic_mlflow.plots import draw
 from socratic_mlflow.records import is_well_formed, training_of
-from socratic_mlflow.store_errors import GoneError, RefusedError, store_errors
+from socratic_mlflow.store_errors import GoneError, RefusedError, one_line, store_errors
 
 # What MLflow's stores take in one request.
 _PARAMS_A_BATCH, _METRICS_A_BATCH = 100, 1000
@@ -21,7 +25,7 @@ _PARAMS_A_BATCH, _METRICS_A_BATCH = 100, 1000
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 8000
 _TABLES_TAG = "mlflow.loggedArtifacts"
 # What the journal holds for this project's own use.
-_NOT_SENT = ("training", "longer", "register", "registered")
+_NOT_SENT = ("training", "earlier", "longer", "register", "registered")
 # The tag by which a run is found again whose creation was never acknowledged.
 TRAINING_ID = "training_id"
 
@@ -37,9 +41,12 @@ class Delivery:
         self._refused = refused
         run_id = journal.delivered().get("run_id")
         self.run_id = run_id if isinstance(run_id, str) else ""
-        # Metrics that the run holds, {name: steps}, where it had to be read.
-        self._present: dict[str, set[int]] = {}
+        # What the run holds, where it had to be read.
+        self._arrived: Arrived | None = None
         self._uncertain = True
+        self._curves = JournalCurves(journal)
+        # Curves -> PNG.
+        self.draw = draw
         self._handlers: dict[str, Callable[[Sequence[Record]], None]] = {
             "start": self._start,
             "end": self._end,
@@ -50,6 +57,7 @@ class Delivery:
             "text": self._text,
             "table": self._table,
             "image": self._image,
+            "plot": self._plot,
             "dataset": self._dataset,
         }
 
@@ -72,8 +80,10 @@ class Delivery:
             self._uncertain = False
         except BaseException:
             # Part of it may have arrived.
-            self._uncertain, self._present = True, {}
+            self._uncertain = True
             raise
+        finally:
+            self._arrived = None
 
     def _deliver_group(self, group: Sequence[Record]) -> None:
         kind = group[0]["kind"]
@@ -177,9 +187,8 @@ class Delivery:
     def _is_present(self, name: str, step: int) -> bool:
         if not self._uncertain:
             return False
-        if name not in self._present:
-            self._present[name] = {point.step for point in self._client.get_metric_history(self.run_id, name)}
-        return step in self._present[name]
+        self._arrived = self._arrived or Arrived(self._client, self.run_id)
+        return self._arrived.has(name, step)
 
     def _params(self, group: Sequence[Record]) -> None:
         """Params that the run does not have yet; a param cannot change, so a changed one becomes a tag `changed.NAME`."""
@@ -217,33 +226,21 @@ class Delivery:
             self._client.set_tag(self.run_id, _TABLES_TAG, listed)
 
     def _image(self, group: Sequence[Record]) -> None:
-        import io
+        self._send_image(group[0], lambda: self._content(group[0]))
 
-        from PIL import Image
+    def _plot(self, group: Sequence[Record]) -> None:
+        self._send_image(group[0], lambda: self._drawn(group[0]))
 
-        key, step = group[0]["key"], group[0]["step"]
-        found = self._client.list_artifacts(self.run_id, "images") if self._uncertain else []
-        paths = [each.path for each in found if f"{key}+step+{step}+" in each.path]
-        # MLflow writes the small version last.
-        if any("+compressed" in path for path in paths):
-            return
-        content = self._content(group[0])
+    def _send_image(self, record: Record, content: Callable[[], bytes]) -> None:
+        send_image(self._client, self.run_id, record, content, may_be_there=self._uncertain)
+
+    def _drawn(self, record: Record) -> bytes:
+        curves = self._curves.until(record)
         try:
-            image = Image.open(io.BytesIO(content)).convert("RGB")
-        except (OSError, ValueError) as error:
-            raise RefusedError(f"its file is no picture ({type(error).__name__})") from None
-        if paths:
-            self._complete_image(paths[0], image)
-        else:
-            self._client.log_image(self.run_id, image, key=key, step=step, timestamp=group[0]["time"])
-
-    def _complete_image(self, path: str, image: Any) -> None:
-        """What `log_image` had not written when the process was killed: calling it again would make a second image."""
-        from mlflow.tracking.multimedia import compress_image_size
-
-        self._client.log_image(self.run_id, image, path)
-        self._client.log_image(self.run_id, compress_image_size(image), path.removesuffix(".png") + "+compressed.webp")
-        self._client.set_tag(self.run_id, "mlflow.loggedImages", True)
+            return self.draw(curves)
+        except Exception as error:
+            # A matplotlib that is missing or broken is no reason to keep the rest back.
+            raise RefusedError(f"it cannot be drawn: {type(error).__name__}: {one_line(error)}") from None
 
     def _dataset(self, group: Sequence[Record]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

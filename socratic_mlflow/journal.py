@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Journal:
         self._lock = threading.Lock()
         self._descriptor = -1
         self._unsynced: list[Path] = []
+        # What a process before this one has written may not be on the disk yet.
+        self._synced = -1
         self.end = 0
 
     @property
@@ -52,7 +54,7 @@ class Journal:
         (self.folder / "files").mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         size = os.fstat(self._descriptor).st_size
-        self.end = max((end for _, end in self.records()), default=0)
+        self.end = max((end for _, end in self._lines(0)), default=0)
         if self.end < size:
             os.ftruncate(self._descriptor, self.end)
         sync_folder(self.folder)
@@ -65,15 +67,16 @@ class Journal:
                 record = record | {"file": self._attach(data, suffix), "crc": zlib.crc32(data)}
             text = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
             line = f"{zlib.crc32(text):08x} ".encode() + text + b"\n"
+            before, after = self.end, self.end + len(line)
             try:
                 _write_all(self._descriptor, line)
+                self.end = after
             except BaseException:
                 # The disk is full, or Ctrl-C came in between: all of the record, or nothing.
-                if os.lseek(self._descriptor, 0, os.SEEK_END) != self.end + len(line):
-                    os.ftruncate(self._descriptor, self.end)
-                raise
-            finally:
+                if os.lseek(self._descriptor, 0, os.SEEK_END) != after:
+                    os.ftruncate(self._descriptor, before)
                 self.end = os.lseek(self._descriptor, 0, os.SEEK_END)
+                raise
 
     def flush(self) -> None:
         """Return when all records and their files are on the disk."""
@@ -83,7 +86,9 @@ class Journal:
                 _sync(path)
             if files:
                 sync_folder(self.folder / "files")
-            os.fsync(self._descriptor)
+            if self.end != self._synced:
+                os.fsync(self._descriptor)
+                self._synced = self.end
 
     def close(self) -> None:
         """Flush and close; further appending is an error."""
@@ -93,8 +98,29 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def records(self, offset: int = 0) -> Iterator[tuple[Record, int]]:
-        """(record, offset behind it) from `offset` (bytes) on; DAMAGED for a line that is no record."""
+    def records(self, offset: int = 0, kinds: Collection[str] = ()) -> Iterator[tuple[Record, int]]:
+        """(record, offset behind it) from `offset` (bytes) on; DAMAGED for a line that is no record.
+
+        With `kinds` those of these kinds only: the other lines, however many, are hardly looked at.
+        """
+        names = [json.dumps(kind).encode() for kind in kinds]
+        for line, end in self._lines(offset):
+            if not names:
+                yield _parsed(line), end
+            elif any(name in line for name in names) and (record := _parsed(line))["kind"] in kinds:
+                yield record, end
+
+    def is_end(self, offset: int) -> bool:
+        """Whether a record ends at `offset` (bytes)."""
+        if not 0 < offset <= self.end:
+            return False
+        with contextlib.suppress(OSError, ValueError), open_regular(self.file) as file:
+            file.seek(offset - 1)
+            return file.read(1) == b"\n"
+        return False
+
+    def _lines(self, offset: int) -> Iterator[tuple[bytes, int]]:
+        """(whole line, offset behind it) from `offset` (bytes) on."""
         try:
             lines = open_regular(self.file)
         except FileNotFoundError:
@@ -105,7 +131,7 @@ class Journal:
             lines.seek(offset)
             while (line := lines.readline(_LONGEST_LINE)).endswith(b"\n"):
                 offset += len(line)
-                yield _parsed(line), offset
+                yield line, offset
 
     def content(self, record: Mapping[str, Any]) -> bytes | None:
         """The file that `record` carries, or None where it is missing or not as it was written.

@@ -31,6 +31,10 @@ _FIELDS: dict[str, dict[str, type]] = {
     "text": {"path": str},
     "table": {"path": str},
     "image": {"time": int, "key": str, "step": int},
+    # An image that is drawn when it is delivered, from the metrics before it. What the Trainer had logged before this
+    # journal began is drawn with them, and not sent.
+    "plot": {"time": int, "key": str, "step": int},
+    "earlier": {"step": int, "values": dict},
     "dataset": {"dataset": dict, "context": str},
     # The training goes on beyond its former end; it is done, and this is its best adapter; that has become this version.
     "longer": {},
@@ -40,7 +44,12 @@ _FIELDS: dict[str, dict[str, type]] = {
 # What MLflow's databases hold of a number.
 _LARGEST = 2**63 - 1
 _STATUSES = ("FINISHED", "FAILED", "KILLED")
-_VALUES: dict[str, tuple[type, ...]] = {"metrics": (int, float), "params": (str,), "tags": (str,)}
+_VALUES: dict[str, tuple[type, ...]] = {
+    "metrics": (int, float),
+    "earlier": (int, float),
+    "params": (str,),
+    "tags": (str,),
+}
 
 
 def is_well_formed(record: Mapping[str, Any]) -> bool:
@@ -65,7 +74,7 @@ def _is_inside(path: str) -> bool:
 def training_of(journal: Journal) -> Record:
     """The `training` record that counts, the last one; {} where there is none."""
     found: Record = {}
-    for record, _ in journal.records():
-        if record["kind"] == "training" and is_well_formed(record):
+    for record, _ in journal.records(kinds=("training",)):
+        if is_well_formed(record):
             found = record
     return found

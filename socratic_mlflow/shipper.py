@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from socratic_mlflow.delivery import Delivery
 from socratic_mlflow.journal import Journal, Record
+from socratic_mlflow.plots import NotNowError, draw, draw_apart
 from socratic_mlflow.store_errors import AwayError, GoneError
 
 # Seconds between two shipments, so that a request carries many steps and the training's thread is seldom disturbed.
@@ -26,8 +27,7 @@ class Shipper:
         self._delivery = Delivery(journal, self._refused)
         offset = journal.delivered().get("offset", 0)
         # One that is the end of no record belongs to another journal: all is delivered again, and found to be there.
-        ends = {end for _, end in journal.records()}
-        self._offset = offset if isinstance(offset, int) and offset in ends else 0
+        self._offset = offset if isinstance(offset, int) and journal.is_end(offset) else 0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.trouble = ""
@@ -47,6 +47,8 @@ class Shipper:
     def start(self) -> None:
         """Begin to deliver in the background."""
         self._stopping.clear()
+        # By another process: drawing in this one would hold up the training's thread.
+        self._delivery.draw = lambda history: draw_apart(history, self._stopping)
         # A daemon: a request that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
         self._thread.start()
@@ -68,6 +70,8 @@ class Shipper:
         if not self.stop(patience_s) or (patience_s is not None and self.trouble and not self.delivered):
             self.trouble = self.trouble or "no answer in time"
             return False
+        # Whoever waits for all of it trains nothing: here, once matplotlib is imported, a plot takes half the time.
+        self._delivery.draw = draw
         while not self.delivered:
             if not self._attempt():
                 return False
@@ -102,7 +106,7 @@ class Shipper:
 
     def _attempt(self) -> bool:
         """One shipment; False where it was not acknowledged."""
-        shipment = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        shipment = self._shipment()
         try:
             if not shipment:
                 raise OSError(f"{self._journal.file} has become shorter")
@@ -112,10 +116,18 @@ class Shipper:
         except (AwayError, GoneError, OSError) as error:
             self._lost(str(error), gone=isinstance(error, GoneError))
             return False
+        except NotNowError:
+            return False
         if self.trouble:
             self._say(f"note   MLflow at {self._place} is back; what it has missed is being delivered")
             self.trouble = ""
         return True
+
+    def _shipment(self) -> list[tuple[Record, int]]:
+        """What is to be delivered next; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
+        waiting = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
+        return waiting[: plot or 1]
 
     def _lost(self, why: str, gone: bool) -> None:
         if not self.trouble:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from socratic_mlflow.journal import Journal, Record
+from socratic_mlflow.plots import History
 from socratic_mlflow.records import is_well_formed, training_of
 from socratic_mlflow.redaction import redact, without_credentials
 from socratic_mlflow.shipper import Shipper, now_ms
@@ -33,10 +34,7 @@ class Tracker:
 
         self._journal = Journal(folder)
         self._journal.open()
-        self._reached = _reached(self._journal)
-        self._images = {
-            (r["key"], r["step"]) for r, _ in self._journal.records() if r["kind"] == "image" and is_well_formed(r)
-        }
+        self._reached, self._pictures = _standing(self._journal)
         store = absolute(without_credentials(mlflow.get_tracking_uri()))
         if new_run or not self._journal.end:
             self._journal.append(_training(run_id, store))
@@ -144,9 +142,24 @@ class Tracker:
 
     def log_image(self, png: bytes, key: str, step: int) -> None:
         """An image (a PNG file's bytes), which the UI shows with a slider over the steps; the first of a step stays."""
-        if (key, step) not in self._images:
-            self._images.add((key, step))
+        if (key, step) not in self._pictures:
+            self._pictures.add((key, step))
             self.write({"kind": "image", "time": now_ms(), "key": key, "step": step}, png, ".png")
+
+    def log_plot(self, key: str, step: int) -> None:
+        """An image of the metrics logged so far (`plots.py`), drawn when it is delivered; the first of a step stays."""
+        if (key, step) not in self._pictures:
+            self._pictures.add((key, step))
+            self.write({"kind": "plot", "time": now_ms(), "key": key, "step": step})
+
+    def log_earlier(self, history: History) -> None:
+        """Metrics from before this journal, which its plots are to show and MLflow is not to get."""
+        steps: dict[int, dict[str, float]] = {}
+        for name, points in history.items():
+            for step, value in points:
+                steps.setdefault(step, {})[name] = value
+        for step, values in sorted(steps.items()):
+            self.write({"kind": "earlier", "step": step, "values": values})
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], file: str) -> None:
         """Rows with the same keys as the JSON table `file`, which the UI shows as a table."""
@@ -206,14 +219,19 @@ def _digest_of_texts(rows: Any) -> str:
     return str(get_normalized_md5_digest([*hashes, np.int64(len(rows)), *names]))
 
 
-def _reached(journal: Journal) -> dict[str, int]:
-    """{metric: the last step at which the journal has it}."""
+def _standing(journal: Journal) -> tuple[dict[str, int], set[tuple[str, int]]]:
+    """({metric: the last step at which the journal has it}, {(key, step) of each of its images and plots})."""
     reached: dict[str, int] = {}
-    for record, _ in journal.records():
-        if record["kind"] == "metrics" and is_well_formed(record):
-            for name in record["values"]:
-                reached[name] = max(record["step"], reached.get(name, -1))
-    return reached
+    pictures: set[tuple[str, int]] = set()
+    for record, _ in journal.records(kinds=("metrics", "image", "plot")):
+        if not is_well_formed(record):
+            continue
+        if record["kind"] != "metrics":
+            pictures.add((record["key"], record["step"]))
+            continue
+        for name in record["values"]:
+            reached[name] = max(record["step"], reached.get(name, -1))
+    return reached, pictures
 
 
 def store_of(folder: Path) -> str:

@@ -39,6 +39,7 @@ from socratic_mlflow.packing import Packed, Padded
 from socratic_mlflow.progress import ProgressLines, say
 from socratic_mlflow.quality import mean
 from socratic_mlflow.reply_loss import ReplyLoss
+from socratic_mlflow.short_history import ShortHistory
 from socratic_mlflow.shortcuts import can_pack, has_known_head
 from socratic_mlflow.style import socratic_style
 from socratic_mlflow.style_profile import StyleProfile
@@ -89,7 +90,7 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     evaluator = evaluator_for(chat, corpus.questions, config.evaluation, corpus.profile)
     reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
     recorder = SocraticMlflowCallback(evaluator, tracker, reference)
-    callbacks = [recorder, StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)]
+    callbacks = [recorder, ShortHistory(), StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)]
     trainer = assemble(prepared, callbacks, checkpoint is None, training_id, tracker.flush)
     state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
     if state and state.global_step >= total_steps(config, len(corpus.train)):

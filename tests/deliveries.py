@@ -67,6 +67,7 @@ def fill(journal, steps=5):
     journal.append(DATASET)
     for step in range(1, steps + 1):
         journal.append(metrics(step))
+    journal.append({"kind": "plot", "time": 1_700_000_040_000, "key": "training_progress", "step": 3})
     table = {"columns": ["reply"], "data": [["では"], ["それは"]]}
     journal.append({"kind": "table", "path": "samples/step_000005.json"}, json.dumps(table).encode(), ".json")
     journal.append({"kind": "image", "time": 1_700_000_050_000, "key": "training_progress", "step": 5}, picture(), ".png")
@@ -106,9 +107,9 @@ def check_whole(run_id, steps=5):
     assert inputs == [("questions", "abc", ["evaluation"])]
     assert stores.artifact_text(run_id, "config.yaml") == "正義: 1\n"
     assert stores.table(run_id, "samples/step_000005.json") == [{"reply": "では"}, {"reply": "それは"}]
-    # The picture and its small version.
-    assert stores.image_steps(run_id) == [5]
-    assert len([path for path in artifacts if path.startswith("images/")]) == 2
+    # The plot and the picture, each with its small version.
+    assert stores.image_steps(run_id) == [3, 5]
+    assert len([path for path in artifacts if path.startswith("images/")]) == 4
 
 
 def no_refusal(what, why):

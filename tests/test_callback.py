@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from plain_trainer import EVALUATED, EVERY_STEP, chat_format, check_artifacts, evaluator, make_trainer  # noqa: F401
 
 from socratic_mlflow.callback import SocraticMlflowCallback
+from socratic_mlflow.curves import JournalCurves
+from socratic_mlflow.journal import Journal
 
 PER_STEP = ("train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/tokens_per_s", "memory/rss_gib")
 
@@ -200,3 +202,35 @@ def test_the_run_that_mlflow_run_made_is_used_and_ended(sqlite_store, chat, tmp_
     make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(), max_steps=2).train()
     assert stores.only_run().info.run_id == made
     assert stores.only_run().info.status == "FINISHED"
+
+
+def test_only_evaluations_are_kept_in_memory(sqlite_store, chat, tmp_path):
+    callback = SocraticMlflowCallback(evaluator(chat))
+    make_trainer(chat, tmp_path / "out", callback).train()
+    assert {name.partition("/")[0] for name in callback.history} == {"eval"}
+    assert {len(points) for points in callback.history.values()} == {len(EVALUATED)}
+
+
+def test_the_picture_of_a_training_that_goes_on_shows_all_of_it(sqlite_store, chat, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(evaluator(chat)), **saving).train()
+    whole = journals(tmp_path / "out")[0]
+    trainer = make_trainer(chat, tmp_path / "out", SocraticMlflowCallback(evaluator(chat)), **saving, eval_on_start=False)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    (resumed,) = (journal for journal in journals(tmp_path / "out") if journal.folder != whole.folder)
+    plot = {"key": "training_progress", "step": 4}
+    expected, found = JournalCurves(whole).until(plot), JournalCurves(resumed).until(plot)
+    # The Trainer's own log knows nothing of the memory.
+    assert found.keys() == expected.keys()
+    for name in found.keys() - {"memory/rss_gib"}:
+        assert [step for step, _ in found[name]] == [step for step, _ in expected[name]]
+    assert dict(found["train/loss"]) == pytest.approx(dict(expected["train/loss"]))
+    assert all(stores.steps(run.info.run_id, "train/loss") in ([1, 2, 3, 4], [3, 4]) for run in runs())
+
+
+def journals(folder):
+    return [Journal(path) for path in folder.glob("journal-*")]
+
+
+def runs():
+    return MlflowClient().search_runs(["0"])

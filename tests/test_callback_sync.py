@@ -91,6 +91,7 @@ def test_a_process_that_is_killed_is_found_by_sync(store, tmp_path, capsys):
     assert run.info.status == "KILLED"
     assert "was killed" in run.data.tags["error"]
     assert stores.steps(run.info.run_id, "train/loss") == [1, 2]
+    assert stores.image_steps(run.info.run_id) == [0, 2]
 
 
 def test_sync_leaves_a_training_alone_that_is_still_under_way(sqlite_store, chat, tmp_path):

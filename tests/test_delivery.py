@@ -33,18 +33,20 @@ def test_everything_once_more_changes_nothing(store, journal, forgotten):
     assert stores.only_run().info.run_id == run_id
 
 
-def test_an_image_that_was_half_written_is_completed_and_no_second_one_made(store, journal):
+@pytest.mark.parametrize("step", [3, 5], ids=["plot", "image"])
+def test_an_image_that_was_half_written_is_completed_and_no_second_one_made(store, journal, step):
     fill(journal)
     _, run_id = deliver(journal)
     folder = Path(MlflowClient().get_run(run_id).info.artifact_uri.removeprefix("file://")) / "images"
-    (small,) = folder.glob("*+compressed.webp")
+    (small,) = folder.glob(f"*+step+{step}+*+compressed.webp")
     whole = small.read_bytes()
-    (large,) = folder.glob("*.png")
+    (large,) = folder.glob(f"*+step+{step}+*.png")
     small.unlink()
     large.write_bytes(b"torn")
     deliver(journal)
-    assert [path.name for path in folder.glob("*.webp")] == [small.name]
-    assert [path.name for path in folder.glob("*.png")] == [large.name]
+    assert [path.name for path in folder.glob(f"*+step+{step}+*.webp")] == [small.name]
+    assert [path.name for path in folder.glob(f"*+step+{step}+*.png")] == [large.name]
+    assert len(list(folder.iterdir())) == 4
     assert small.read_bytes() == whole
     assert large.read_bytes().startswith(b"\x89PNG")
 

@@ -104,6 +104,32 @@ def test_nothing_is_read_while_all_is_certain(server, journal):
     assert server.calls[before:] == ["POST runs/log-batch"] * 10
 
 
+def history_reads(calls):
+    return [call for call in calls if "get-history" in call]
+
+
+def test_no_history_is_read_where_nothing_of_it_can_have_arrived(server, journal):
+    delivery = Delivery(journal, no_refusal)
+    delivery.deliver([metrics(step) for step in range(1, 6)])
+    server.becomes(flaky.DROP)
+    with pytest.raises(AwayError):
+        delivery.deliver([metrics(6)])
+    server.becomes(flaky.PASS)
+    delivery.deliver([metrics(6)])
+    Delivery(journal, no_refusal).deliver([metrics(7)])
+    assert history_reads(server.calls) == []
+    assert stores.steps(delivery.run_id, "train/loss") == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_metric_at_an_earlier_step_than_the_last_is_looked_up_and_sent_once(server, journal):
+    delivery = Delivery(journal, no_refusal)
+    delivery.deliver([metrics(step) for step in (1, 5)])
+    for _ in range(2):
+        Delivery(journal, no_refusal).deliver([metrics(3), metrics(5), metrics(6)])
+    assert len(history_reads(server.calls)) == 2
+    assert stores.steps(delivery.run_id, "train/loss") == [1, 3, 5, 6]
+
+
 def test_a_port_at_which_nothing_answers_is_away(journal, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (

@@ -32,6 +32,8 @@ REFUSED = {
     "a step that is none": ODD | {"step": "7"},
     "a file that is none": {"kind": "text", "path": "a.txt", "file": "../../secret.txt", "crc": 0},
     "no file": {"kind": "image", "time": 1, "key": "k", "step": 1},
+    "a plot without a step": {"kind": "plot", "time": 1, "key": "k"},
+    "a plot whose key is none": {"kind": "plot", "time": 1, "key": ["k"], "step": 1},
     "a status that is none": {"kind": "end", "time": 1, "status": "GREAT"},
     "a run that is not there": {"kind": "pointer", "from": "0" * 32},
     "a run's id that is none": {"kind": "pointer", "from": "../../x"},

@@ -220,3 +220,53 @@ def test_two_threads_that_append_lose_nothing(tmp_path):
     assert all(journal.content(record) == f"{record['by']} {record['number']}".encode() for record in found)
     for thread in range(3):
         assert [record["number"] for record in found if record["by"] == thread] == list(range(100))
+
+
+def test_of_many_records_those_of_one_kind_are_found(tmp_path):
+    journal = opened(tmp_path / "journal")
+    for record in RECORDS:
+        journal.append(record)
+    journal.append({"kind": "text", "words": 'this "metrics" is no kind'})
+    whole = list(journal.records())
+    for kinds in (["metrics"], ("metrics", "end"), {"training"}, ["none"]):
+        expected = [(record, end) for record, end in whole if record["kind"] in kinds]
+        assert list(journal.records(kinds=kinds)) == expected
+    after = whole[1][1]
+    assert list(journal.records(after, ["metrics", "end"])) == [
+        (record, end) for record, end in whole[2:] if "time" in record
+    ]
+    journal.close()
+
+
+def test_where_records_end_is_known_and_nothing_else_is_an_end(tmp_path):
+    journal = opened(tmp_path / "journal")
+    for record in RECORDS:
+        journal.append(record)
+    ends = {end for _, end in journal.records()}
+    assert {offset for offset in range(-2, journal.end + 3) if journal.is_end(offset)} == ends
+    assert not journal.is_end(10**30)
+    journal.close()
+    journal.file.unlink()
+    assert not journal.is_end(journal.end)
+
+
+def test_the_disk_is_waited_for_only_where_something_is_new(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(descriptor) or sync(descriptor))
+    journal = opened(tmp_path / "journal")
+    journal.append(RECORDS[0])
+    synced.clear()
+    for expected in (1, 1, 1):
+        journal.flush()
+        assert len(synced) == expected
+    journal.append({"kind": "text"}, b"text", ".txt")
+    journal.flush()
+    # The file, its folder, the record.
+    assert len(synced) == 4
+    journal.close()
+    synced.clear()
+    again = opened(journal.folder)
+    synced.clear()
+    again.flush()
+    assert len(synced) == 1
+    again.close()

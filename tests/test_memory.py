@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -25,6 +28,15 @@ def test_without_a_gpu_its_numbers_are_absent():
     assert set(memory_metrics()) == {"rss_gib"}
 
 
+def test_resident_memory_is_that_of_the_process_that_asks():
+    memory_metrics()
+    held = np.ones(2**28, dtype=np.uint8)
+    with multiprocessing.get_context("fork").Pool(1) as forked:
+        own = forked.apply(memory_metrics)["rss_gib"]
+    assert own == pytest.approx(memory_metrics()["rss_gib"], rel=0.9)
+    assert held.all()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_with_a_gpu_its_numbers_follow_what_is_allocated():
     before = memory_metrics()
@@ -39,8 +51,9 @@ def test_with_a_gpu_its_numbers_follow_what_is_allocated():
 
 def test_gpu_numbers_are_in_gib_under_names_that_say_so(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for name, gib in (("memory_allocated", 1), ("memory_reserved", 2), ("max_memory_allocated", 3)):
-        monkeypatch.setattr(torch.cuda, name, lambda gib=gib: gib * 2**30)
+    allocated, reserved = {"current": 2**30, "peak": 3 * 2**30}, {"current": 2 * 2**30, "peak": 4 * 2**30}
+    found = {"allocated_bytes": {"all": allocated}, "reserved_bytes": {"all": reserved}}
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda: found)
     values = memory_metrics()
     assert values.pop("rss_gib") > 0
     assert values == {"cuda_allocated_gib": 1.0, "cuda_reserved_gib": 2.0, "cuda_peak_gib": 3.0}
