@@ -138,10 +138,9 @@ def open_tracker(folder: Path, say: Callable[[str], None], run_id: str = "", new
 def left_running(folder: Path) -> str:
     """'process PID on HOST' where the last process that wrote the journal in `folder` never ended its run, else ''."""
     last = None
-    for record, _ in Journal(folder).records():
-        # A training that is done, and whose model waits to be registered, was not killed.
-        if record["kind"] in ("start", "end", "register"):
-            last = record
+    # A training that is done, and whose model waits to be registered, was not killed.
+    for record, _ in Journal(folder).records(kinds=("start", "end", "register")):
+        last = record
     return f"process {last.get('pid')} on {last.get('host')}" if last and last["kind"] == "start" else ""
 
 

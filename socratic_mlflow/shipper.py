@@ -124,7 +124,7 @@ class Shipper:
         return True
 
     def _shipment(self) -> list[tuple[Record, int]]:
-        """What is to be delivered next; a plot alone: it may be broken off, and what goes with it would be uncertain."""
+        """What is delivered next; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
         waiting = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
         plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
         return waiting[: plot or 1]
