@@ -32,7 +32,7 @@ _FULL |= {"num_attention_heads": 8, "num_key_value_heads": 4}
 _GIB = 2**30
 
 
-def save_base(folder: Path, full: bool) -> None:
+def save_base(folder: Path, full: bool, vocabulary: int = 256_000) -> None:
     """The base with random weights, and the tokenizer that ships here."""
     import torch
     from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
@@ -41,7 +41,7 @@ def save_base(folder: Path, full: bool) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(base_location("embedded"))
     marks = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    shape = Gemma2Config(vocab_size=256000, query_pre_attn_scalar=256, **(_FULL if full else _SMALL), **marks)
+    shape = Gemma2Config(vocab_size=vocabulary, query_pre_attn_scalar=256, **(_FULL if full else _SMALL), **marks)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if full else torch.float32)
     Gemma2ForCausalLM(shape).save_pretrained(folder)
