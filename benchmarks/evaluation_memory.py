@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from report import Claim, add_arguments, publish
-from training_step import configuration, save_base
+from training_step import configuration, save_base, save_dialogues
 
 _GIB = 2**30
 _LARGE, _SMALL = 256_000, 4_000
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     add_arguments(parser)
     args = parser.parse_args()
-    vars(args).update(steps=1, batch_size=4, length=256, attention="eager")
+    vars(args).update(batch_size=4, length=256, attention="eager")
     if args.base:
         print(json.dumps(evaluated(args)))
         return
@@ -112,6 +112,7 @@ def main() -> None:
         bases = {size: Path(scratch) / str(size) / "base" for size in (_LARGE, _SMALL)}
         for size, base in bases.items():
             save_base(base, full=False, vocabulary=size)
+            save_dialogues(base.parent / "dialogues.jsonl", 220, joined=1)
         many = [measured(bases[_LARGE], 100) for _ in range(args.repeats)]
         few = [measured(bases[_LARGE], 10) for _ in range(args.repeats)]
         small = [measured(bases[_SMALL], 100) for _ in range(args.repeats)]

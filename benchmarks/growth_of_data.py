@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from report import Claim, add_arguments, publish
+from report import Claim, add_arguments, peak_resident, publish
 
 _BATCH = 16
 _FETCHED = 32_000
@@ -76,9 +75,9 @@ def measure(file: str) -> dict[str, float]:
     from socratic_mlflow.tokens import ChatFormat
 
     chat = ChatFormat(load_tokenizer(ModelConfig(base_model="embedded")))
-    before, start = _peak_bytes(), time.perf_counter()
+    before, start = peak_resident(), time.perf_counter()
     train = load_corpus(with_values(Config(), {"data.path": file}), chat).train
-    loaded, peak = time.perf_counter(), _peak_bytes()
+    loaded, peak = time.perf_counter(), peak_resident()
     order = list(EpochOrder(_BATCH, lengths(train), seed=42))
     ordered, own = time.perf_counter(), _own_bytes()
     _fetch(train.select_columns(["input_ids", "labels"]), order)
@@ -97,10 +96,6 @@ def _fetch(rows: Any, order: list[int]) -> None:
     indices = islice(cycle(order), _FETCHED)
     for _ in range(_FETCHED // _BATCH):
         assert len(rows.__getitems__(list(islice(indices, _BATCH)))) == _BATCH
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _own_bytes() -> int:

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -57,6 +58,14 @@ def _spread(values: Sequence[float]) -> str:
     """Median, and in brackets the least and the greatest."""
     middle, least, most = (f"{value:.3g}" for value in (statistics.median(values), min(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({least} to {most})"
+
+
+def peak_resident() -> int:
+    """Bytes; not getrusage's figure, which begins with that of the process that started this one."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -59,7 +59,7 @@ print(json.dumps(times))
 raise SystemExit(code)
 """
 LIBRARIES = """
-import json, resource, sys, time
+import json, sys, time
 import torch, transformers, mlflow
 from socratic_mlflow.model import load_base, load_tokenizer, resolve_dtype
 from socratic_mlflow.options import build_config
@@ -70,14 +70,16 @@ from socratic_mlflow.evaluation import Sampling, generate
 from socratic_mlflow.tokens import ChatFormat
 chat = ChatFormat(load_tokenizer(config.model))
 generate(base, chat, [[{"role": "user", "content": "正義とは何でしょうか？"}]], Sampling(8), 1)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not getrusage: its peak begins with that of the process that started this one.
+peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1])
 print(json.dumps(times | {"peak_kib": peak}))
 """
 REGISTERED = """
-import json, resource, sys
+import json, sys
 import torch, transformers, mlflow
 mlflow.pyfunc.load_model(sys.argv[1]).predict("正義とは何でしょうか？")
-print(json.dumps({"peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+peak = int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1])
+print(json.dumps({"peak_kib": peak}))
 """
 
 

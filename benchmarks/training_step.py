@@ -4,16 +4,16 @@
     python -m venv trl && trl/bin/pip install trl -e . && python benchmarks/training_step.py --trl trl/bin/python
 
 All sides train the same NF4 base (Gemma-2, vocabulary of 256,000, random weights; small on a CPU, of Gemma-2-2B's own shape
-on a GPU) with the same LoRA on the replies of the same dialogues, through a transformers Trainer. The plain recipe pads
-each dialogue to `--length` and computes all logits. TRL chunks its loss; it runs with and without its packing, and counts
-with the better one. A side's speed counts from the end of its first step.
+on a GPU) with the same LoRA on the replies of the same dialogues, once each, through a transformers Trainer. The plain
+recipe pads each dialogue to `--length` and computes all logits. TRL chunks its loss; it runs with and without its packing,
+and counts with the better one. The clock runs from the first step's beginning to the last one's end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from report import Claim, add_arguments, publish
+from report import Claim, add_arguments, peak_resident, publish
 
 _SMALL = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "head_dim": 64}
 _SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -59,11 +59,14 @@ def configuration(args: argparse.Namespace) -> Any:
     values = PRESETS[choose_preset("auto", torch.cuda.is_available())] | {
         "model.base_model": str(args.base),
         "model.attn_implementation": args.attention,
+        "data.path": str(args.base.parent / "dialogues.jsonl"),
+        # One of them.
+        "data.test_size": 1e-6,
         "data.max_length": args.length,
-        "training.max_steps": args.steps,
+        "training.epochs": 1,
         "training.batch_size": args.batch_size,
         "training.gradient_accumulation_steps": 1,
-        "training.eval_steps": args.steps,
+        "training.eval_steps": 10**6,
         "training.dataloader_num_workers": 0,
         "evaluation.max_samples": 1,
         "evaluation.max_new_tokens": 1,
@@ -71,12 +74,27 @@ def configuration(args: argparse.Namespace) -> Any:
     return resolve_dtype(with_values(Config(), values))
 
 
+def save_dialogues(file: Path, count: int, joined: int) -> None:
+    """`count` dialogues to train on, and one to hold out, from those that ship here; each is `joined` of those in a row."""
+    from socratic_mlflow.dialogues import read_dialogues
+
+    shipped = read_dialogues("bundled").dialogues
+    with file.open("w", encoding="utf-8") as lines:
+        for number in range(count + 1):
+            parts = [shipped[(number * joined + index) * 7 % len(shipped)].messages for index in range(joined)]
+            lines.write(json.dumps({"messages": [message for part in parts for message in part]}) + "\n")
+
+
 def clock(moments: list[float]) -> Any:
-    """A callback that notes when each optimizer step has ended (seconds)."""
+    """A callback that notes when the first optimizer step begins, and when each one has ended (seconds)."""
     import torch
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if not moments:
+                moments.append(time.perf_counter())
+
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -85,8 +103,8 @@ def clock(moments: list[float]) -> Any:
     return Clock()
 
 
-def ours(args: argparse.Namespace, moments: list[float]) -> float:
-    """This project's own Trainer, as `socratic-mlflow train` assembles it; returns dialogues a step, as all sides do."""
+def ours(args: argparse.Namespace, moments: list[float]) -> Any:
+    """This project's own Trainer, as `socratic-mlflow train` assembles it; returns the dialogues, as all sides do."""
     from socratic_mlflow import torch_settings
 
     if not args.no_large_pages:
@@ -96,7 +114,7 @@ def ours(args: argparse.Namespace, moments: list[float]) -> float:
 
     prepared = prepare(configuration(args), OutputDir(Path(tempfile.mkdtemp(dir=args.base.parent))))
     assemble(prepared, [clock(moments)], fresh=False, training_id="benchmark", flush=lambda: None).train()
-    return float(args.batch_size)
+    return prepared.corpus.train
 
 
 def _prepared(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
@@ -111,17 +129,17 @@ def _prepared(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     return arguments, prepared.model, prepared.chat.tokenizer, rows
 
 
-def plain(args: argparse.Namespace, moments: list[float]) -> float:
+def plain(args: argparse.Namespace, moments: list[float]) -> Any:
     """transformers' Trainer as it is: every dialogue padded to `--length`, and the model's own loss over all logits."""
     from transformers import DataCollatorForSeq2Seq, Trainer
 
     arguments, model, tokenizer, rows = _prepared(args)
     collator = DataCollatorForSeq2Seq(tokenizer, padding="max_length", max_length=args.length, label_pad_token_id=-100)
     Trainer(model, arguments, collator, rows, processing_class=tokenizer, callbacks=[clock(moments)]).train()
-    return float(args.batch_size)
+    return rows
 
 
-def trl(args: argparse.Namespace, moments: list[float], packing: bool = True) -> float:
+def trl(args: argparse.Namespace, moments: list[float], packing: bool = True) -> Any:
     """TRL's SFTTrainer on the same tokens and labels; packed, a row holds about as many dialogues as a batch elsewhere."""
     from trl import SFTConfig, SFTTrainer
 
@@ -133,17 +151,16 @@ def trl(args: argparse.Namespace, moments: list[float], packing: bool = True) ->
     config = SFTConfig(
         **(given | own | {"bf16": arguments.bf16, "gradient_checkpointing": arguments.gradient_checkpointing})
     )
-    trainer = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[clock(moments)])
-    trainer.train()
-    return len(rows) / len(trainer.train_dataset) if packing else float(args.batch_size)
+    SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer, callbacks=[clock(moments)]).train()
+    return rows
 
 
-def trl_padded(args: argparse.Namespace, moments: list[float]) -> float:
+def trl_padded(args: argparse.Namespace, moments: list[float]) -> Any:
     """TRL without its packing."""
     return trl(args, moments, packing=False)
 
 
-SIDES: dict[str, Callable[[argparse.Namespace, list[float]], float]] = {
+SIDES: dict[str, Callable[[argparse.Namespace, list[float]], Any]] = {
     "ours": ours,
     "plain": plain,
     "trl": trl,
@@ -153,23 +170,22 @@ SIDES: dict[str, Callable[[argparse.Namespace, list[float]], float]] = {
 
 def run_side(args: argparse.Namespace) -> None:
     """Train in this process, and print what it took as the last line."""
-    import os
-
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     moments: list[float] = []
     dialogues = SIDES[args.side](args, moments)
     import torch
 
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    speed = dialogues * (len(moments) - 1) / (moments[-1] - moments[0])
-    print(json.dumps({"dialogues_per_s": speed, "peak_gib": peak / _GIB}))
+    peak = peak or peak_resident()
+    seconds, tokens = moments[-1] - moments[0], sum(map(len, dialogues["input_ids"]))
+    found = {"dialogues_per_s": len(dialogues) / seconds, "tokens_per_s": tokens / seconds, "peak_gib": peak / _GIB}
+    print(json.dumps(found))
 
 
 def measured(side: str, args: argparse.Namespace, more: tuple[str, ...] = ()) -> dict[str, float]:
     """What `run_side` prints, from a new process."""
     python = str(args.trl) if side.startswith("trl") else sys.executable
-    given = ["--base", str(args.base), "--steps", str(args.steps), "--batch_size", str(args.batch_size)]
+    given = ["--base", str(args.base), "--batch_size", str(args.batch_size)]
     given += ["--length", str(args.length), "--attention", args.attention, *more]
     done = subprocess.run([python, __file__, "--side", side, *given], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -189,6 +205,7 @@ def compare(args: argparse.Namespace) -> list[Claim]:
     peak = {side: [run["peak_gib"] for run in runs] for side, runs in found.items()}
     claims = [
         Claim("training speed", "dialogues/s", speed["ours"], speed["plain"], "plain recipe", at_least=args.target),
+        Claim("tokens", "tokens/s", [run["tokens_per_s"] for run in found["ours"]]),
         Claim("peak memory", "GiB", peak["ours"], peak["plain"], "plain recipe", at_most=0.35),
         Claim(
             "training speed with pages of 4 KiB",
@@ -198,6 +215,9 @@ def compare(args: argparse.Namespace) -> list[Claim]:
             "plain recipe",
         ),
     ]
+    if args.peak_tflops:
+        claims.append(_utilisation(found["ours"], args.peak_tflops))
+        claims.append(Claim("peak memory", "GiB", peak["ours"], at_most=8.0))
     if args.trl:
         best = max(("trl", "trl_padded"), key=lambda side: statistics.median(speed[side]))
         name = "TRL, packed" if best == "trl" else "TRL, padded"
@@ -205,6 +225,14 @@ def compare(args: argparse.Namespace) -> list[Claim]:
         claims.append(Claim("training speed", "dialogues/s", speed["ours"], speed[best], name, at_least=args.trl_target))
         claims.append(Claim("peak memory", "GiB", peak["ours"], peak[least], least.replace("_", ", "), at_most=1.0))
     return claims
+
+
+def _utilisation(runs: list[dict[str, float]], peak_tflops: float) -> Claim:
+    """Model FLOPs a second over the device's. Forward and backward through frozen weights are 4 FLOPs a weight and token
+    (Kaplan et al. 2020, arXiv:2001.08361, less the weights' own gradients); what is computed anew is not counted."""
+    weights = 26 * (2304 * 256 * (8 + 4 + 4 + 8) + 3 * 2304 * 9216)
+    used = [4 * weights * run["tokens_per_s"] / (peak_tflops * 1e12) for run in runs]
+    return Claim("model FLOPs utilisation, without the head", "share", used)
 
 
 def main() -> None:
@@ -215,10 +243,11 @@ def main() -> None:
     parser.add_argument(
         "--trl", type=Path, metavar="PYTHON", help="interpreter of an environment that has trl and this project"
     )
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--dialogues", type=int, default=48)
+    parser.add_argument("--peak_tflops", type=float, help="of the GPU in bfloat16, for the model FLOPs utilisation")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch_size", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256, help="tokens to which the plain recipe pads")
+    parser.add_argument("--length", type=int, help="tokens to which the plain recipe pads [256; on a GPU 512]")
     parser.add_argument("--attention", default="eager")
     parser.add_argument("--no_large_pages", action="store_true", help=argparse.SUPPRESS)
     add_arguments(parser)
@@ -230,10 +259,12 @@ def main() -> None:
 
     full = torch.cuda.is_available()
     args.target, args.trl_target = (2.0, 1.0) if full else (5.0, 4.0)
+    args.length = args.length or (512 if full else 256)
     with tempfile.TemporaryDirectory() as scratch:
         args.base = Path(scratch) / "base"
         save_base(args.base, full)
-        setting = {"batch": args.batch_size, "length": args.length, "steps": args.steps, "repeats": args.repeats}
+        save_dialogues(args.base.parent / "dialogues.jsonl", args.dialogues, joined=3 if full else 1)
+        setting = {"batch": args.batch_size, "length": args.length, "dialogues": args.dialogues, "repeats": args.repeats}
         publish("Training step", compare(args), args, **setting, threads=torch.get_num_threads())
 
 

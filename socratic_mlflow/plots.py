@@ -84,6 +84,8 @@ def _another_process() -> subprocess.Popen[bytes]:
 
 
 def _drawn_by(process: subprocess.Popen[bytes], history: bytes, stopping: threading.Event) -> bytes:
+    # What it is to read is given to `communicate` once.
+    unsent: bytes | None = history
     deadline = time.monotonic() + _PATIENCE_S
     with process:
         try:
@@ -91,7 +93,8 @@ def _drawn_by(process: subprocess.Popen[bytes], history: bytes, stopping: thread
                 if stopping.is_set():
                     raise NotNowError
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    picture, _ = process.communicate(history, timeout=0.1)
+                    sending, unsent = unsent, None
+                    picture, _ = process.communicate(sending, timeout=0.1)
                     if process.returncode:
                         raise subprocess.SubprocessError
                     return picture

@@ -6,16 +6,16 @@ more than LOGITS_AT_ONCE exist at a time. What is computed is the causal languag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from socratic_mlflow.tokens import IGNORED
 
-# Logits in one chunk, whatever the vocabulary: 128 MiB in float32, of which the loss and its gradient take about five.
-LOGITS_AT_ONCE = 2**25
+# Logits in one chunk, whatever the vocabulary: 256 MiB in float32, of which the loss and its gradient take about three.
+LOGITS_AT_ONCE = 2**26
 
 
 class ReplyLoss:
@@ -46,19 +46,26 @@ class ReplyLoss:
     def _decoded(self, model: Any, passed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         caught: list[torch.Tensor] = []
         hook = self._causal.get_decoder().register_forward_hook(lambda module, args, output: caught.append(output[0]))
+        nowhere = torch.empty(0, dtype=torch.int64, device=passed["input_ids"].device)
         try:
-            # The head has to run on something: on the last position of each row.
-            model(**passed, logits_to_keep=1, use_cache=False)
+            model(**passed, logits_to_keep=nowhere, use_cache=False)
         finally:
             hook.remove()
         return caught[0]
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Logits (n, vocabulary) in float32 at least, with Gemma-2's soft-capping where the base has it."""
-        logits = self._output(states) if self._split_head else states
-        if self._split_head and self._cap is not None:
-            logits = torch.tanh(logits / self._cap) * self._cap
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        capped, factor = self._capped(states)
+        return _at_least_float32(capped * factor)
+
+    def _capped(self, states: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """(a tensor, a factor): their product is the logits. In place: of so large a tensor each copy takes its time."""
+        if not self._split_head:
+            return states, 1.0
+        if self._cap is None:
+            return self._output(states), 1.0
+        # The few states are divided, not the many logits: a head with soft-capping has no bias.
+        return self._output(states / self._cap).tanh_(), self._cap
 
     def summed(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy of `targets` (n,) given `states`, summed (nats).
@@ -74,30 +81,53 @@ class ReplyLoss:
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=states.device)
 
     def chunks(self, positions: int) -> Iterator[slice]:
-        """Slices of `positions` with at most LOGITS_AT_ONCE logits each, and at least one position."""
-        for start in range(0, positions, self._chunk):
-            yield slice(start, start + self._chunk)
+        """Slices of `positions`, of equal size, with at most LOGITS_AT_ONCE logits each, and at least one position."""
+        chunks = math.ceil(positions / self._chunk)
+        for number in range(chunks):
+            yield slice(number * positions // chunks, (number + 1) * positions // chunks)
+
+    def gradient(
+        self, states: torch.Tensor, targets: torch.Tensor, sources: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """(summed cross-entropy of one chunk, its gradient by each of `sources`: `states` or weights of the head).
+
+        The gradient by the logits is softmax less one at the target; from there on torch differentiates.
+        """
+        with torch.set_grad_enabled(bool(sources)):
+            capped, factor = self._capped(states)
+        logits = capped.detach() if factor == 1 else capped.detach() * factor
+        chances = torch.log_softmax(_at_least_float32(logits), dim=-1)
+        del logits
+        summed = -chances.gather(1, targets[:, None]).sum()
+        if not sources:
+            return summed, ()
+        chances.exp_().scatter_add_(1, targets[:, None], torch.full_like(chances[:, :1], -1))
+        above = chances.mul_(factor).to(capped.dtype)
+        return summed, torch.autograd.grad(capped, sources, above)
 
 
 class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: ReplyLoss, targets: torch.Tensor, states: torch.Tensor, *weights: Any) -> torch.Tensor:
         total = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
-        # Of the states and of each trained weight of the head.
-        gradients = [torch.zeros_like(tensor) for tensor in (states, *weights)] if states.requires_grad else []
+        ctx.of = [tensor.requires_grad for tensor in (states, *weights)]
+        gradients = [torch.zeros_like(tensor) for tensor in (states, *weights) if tensor.requires_grad]
         for part in loss.chunks(len(states)):
-            with torch.set_grad_enabled(bool(gradients)):
-                leaf = states[part].detach().requires_grad_(bool(gradients))
-                summed = cross_entropy(loss.logits(leaf), targets[part], reduction="sum")
-            total += summed.detach()
-            if gradients:
-                of_part, *of_weights = torch.autograd.grad(summed, (leaf, *weights))
-                gradients[0][part] = of_part
-                for sum_of_weight, gradient in zip(gradients[1:], of_weights, strict=True):
-                    sum_of_weight += gradient
+            leaf = states[part].detach().requires_grad_(states.requires_grad)
+            sources = [tensor for tensor in (leaf, *weights) if tensor.requires_grad]
+            summed, found = loss.gradient(leaf, targets[part], sources)
+            total += summed
+            for whole, source, gradient in zip(gradients, sources, found, strict=True):
+                # A weight has one from every chunk, the states from one each.
+                (whole[part] if source is leaf else whole).add_(gradient)
         ctx.save_for_backward(*gradients)
         return total
 
     @staticmethod
     def backward(ctx: Any, above: torch.Tensor) -> tuple[Any, ...]:
-        return None, None, *(gradient * above for gradient in ctx.saved_tensors)
+        gradients = iter(ctx.saved_tensors)
+        return None, None, *(next(gradients) * above if wanted else None for wanted in ctx.of)
+
+
+def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -17,6 +17,8 @@ _PAUSE_S = 1.0
 # Seconds between two attempts while MLflow is away: at first, and at most.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _RECORDS_A_SHIPMENT = 1000
+# Seconds after which a process that is being stopped delivers no more: who stops one waits half a minute, then kills it.
+_LONGEST_DRAIN_S = 20.0
 
 
 class Shipper:
@@ -28,6 +30,8 @@ class Shipper:
         offset = journal.delivered().get("offset", 0)
         # One that is the end of no record belongs to another journal: all is delivered again, and found to be there.
         self._offset = offset if isinstance(offset, int) and journal.is_end(offset) else 0
+        # Whether more was waiting than went with the last shipment.
+        self._more = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.trouble = ""
@@ -72,7 +76,11 @@ class Shipper:
             return False
         # Whoever waits for all of it trains nothing: here, once matplotlib is imported, a plot takes half the time.
         self._delivery.draw = draw
+        began = time.monotonic()
         while not self.delivered:
+            if patience_s is not None and time.monotonic() - began > _LONGEST_DRAIN_S:
+                self.trouble = self.trouble or "there was too much to send in time"
+                return False
             if not self._attempt():
                 return False
         return True
@@ -99,7 +107,8 @@ class Shipper:
         while not self._stopping.is_set():
             if self.delivered or self._attempt():
                 wait = _FIRST_WAIT_S
-                self._stopping.wait(_PAUSE_S)
+                if not self._more:
+                    self._stopping.wait(_PAUSE_S)
             else:
                 self._stopping.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT_S)
@@ -127,7 +136,9 @@ class Shipper:
         """What is delivered next; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
         waiting = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
         plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
-        return waiting[: plot or 1]
+        shipment = waiting[: plot or 1]
+        self._more = len(shipment) < len(waiting) or len(waiting) == _RECORDS_A_SHIPMENT
+        return shipment
 
     def _lost(self, why: str, gone: bool) -> None:
         if not self.trouble:

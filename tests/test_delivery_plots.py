@@ -90,6 +90,20 @@ def test_whoever_stops_does_not_wait_for_a_plot_and_has_it_drawn_at_once(hanging
     tracker.close()
 
 
+def test_what_another_process_draws_is_not_drawn_here_once_more(monkeypatch):
+    monkeypatch.setattr(plots, "draw", None)
+    # Longer than one look at the other process, and more than a pipe holds.
+    history = {"train/loss": [(step, 1 / (step + 1)) for step in range(20_000)]}
+    assert draw_apart(history, threading.Event()).startswith(b"\x89PNG")
+
+
+def test_a_stop_while_another_process_draws_is_heard(hanging):
+    stopping = threading.Event()
+    threading.Timer(0.5, stopping.set).start()
+    with pytest.raises(NotNowError):
+        draw_apart({}, stopping)
+
+
 def test_a_stop_is_no_failure(hanging):
     stopping = threading.Event()
     stopping.set()
