@@ -14,8 +14,8 @@ import torch
 
 from socratic_mlflow.tokens import IGNORED
 
-# Logits in one chunk, whatever the vocabulary: 256 MiB in float32, of which the loss and its gradient take about three.
-LOGITS_AT_ONCE = 2**26
+# Logits in one chunk, whatever the vocabulary: 128 MiB in float32, of which the loss and its gradient take about three.
+LOGITS_AT_ONCE = 2**25
 
 
 class ReplyLoss:
