@@ -3,12 +3,12 @@
     python benchmarks/start_up.py                 # five minutes on two cores
     python benchmarks/start_up.py --repeats 1 --layers 1
 
-`train` is timed from the start of its process by hooks: to the first forward pass of all (the trial of what the base allows,
-just before the untrained base's evaluation, which has one dialogue here), to the first one of a training step, and by the
-journal to the first step logged. Beside it stands a process that imports torch, transformers and mlflow and loads the same
-base (4-bit). Loading a model is compared by the peak of resident memory with a process that imports the same, loads the
-base alone and makes one reply; besides the embedded base with a larger one of random weights, where a second copy would
-show.
+`train` is timed from the start of its process by hooks: to the first forward pass of all (the trial of what the base
+allows, just before the untrained base's evaluation, which has one dialogue here), to the first one of a training step, and
+by the journal to the first step logged. Beside it stands a process that imports torch, transformers and mlflow and loads
+the same base (4-bit). Loading a model is compared by the peak of resident memory with a process that imports the same,
+loads the base alone and makes one reply; besides the embedded base with a larger one of random weights, where a second
+copy would show.
 """
 
 from __future__ import annotations
