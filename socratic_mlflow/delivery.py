@@ -67,8 +67,12 @@ class Delivery:
 
         return MlflowClient()
 
-    def deliver(self, records: Sequence[Record]) -> None:
-        """Write `records` in their order; AwayError where MLflow cannot be reached, GoneError where the run is deleted."""
+    def deliver(self, records: Sequence[Record], inherited: bool = False) -> None:
+        """Write `records` in their order; AwayError where MLflow cannot be reached, GoneError where the run is deleted.
+
+        An earlier process may have sent `inherited` ones, and not have lived or had the space to note it.
+        """
+        self._uncertain = self._uncertain or inherited
         try:
             try:
                 with store_errors():

@@ -30,6 +30,7 @@ class Shipper:
         offset = journal.delivered().get("offset", 0)
         # One that is the end of no record belongs to another journal: all is delivered again, and found to be there.
         self._offset = offset if isinstance(offset, int) and journal.is_end(offset) else 0
+        self._inherited = journal.end
         # Whether more was waiting than went with the last shipment.
         self._more = False
         self._stopping = threading.Event()
@@ -119,7 +120,7 @@ class Shipper:
         try:
             if not shipment:
                 raise OSError(f"{self._journal.file} has become shorter")
-            self._delivery.deliver([record for record, _ in shipment])
+            self._delivery.deliver([record for record, _ in shipment], inherited=self._offset < self._inherited)
             self._offset = shipment[-1][1]
             self._journal.mark_delivered({"offset": self._offset, "run_id": self.run_id})
         except (AwayError, GoneError, OSError) as error:

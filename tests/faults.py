@@ -180,7 +180,7 @@ def check_whole(reference: Training, output: Path) -> Any:
     assert points(MlflowClient(), run_id) == points(known, old_id)
     with stores.used(reference.store):
         files, tables = plain_artifacts(old_id), sample_tables(old_id)
-    assert stores.image_steps(run_id) == training.EVALUATED
+    assert stores.image_steps(run_id) == training.EVALUATED, stores.image_steps(run_id)
     assert plain_artifacts(run_id) == files
     assert sample_tables(run_id) == tables
     assert {tag for tag in run.data.tags if tag.startswith("changed.")} == set()

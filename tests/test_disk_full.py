@@ -15,7 +15,7 @@ from training import Training
 pytestmark = pytest.mark.faults
 
 
-@pytest.mark.parametrize("left", [0, 170 * 1024], ids=["for the journal too", "for the checkpoint"])
+@pytest.mark.parametrize("left", [0, 40 * 1024], ids=["for the journal too", "for the checkpoint"])
 def test_a_full_disk_costs_no_checkpoint_and_with_space_the_same_command_goes_on(
     sqlite_store: str, tmp_path: Path, training_inputs: Path, finished_training: Training, left: int
 ) -> None:
