@@ -188,6 +188,30 @@ def test_a_plot_that_was_said_before_a_kill_is_delivered_by_the_next_process(sto
     killed.close()
 
 
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_plots_that_an_earlier_process_sent_without_noting_it_are_not_made_twice(store, tmp_path, kept):
+    earlier = Tracker(tmp_path / "journal", no_refusal)
+    for step in (1, 2, 3):
+        earlier.log_metrics({"train/loss": 1.0 / step}, step)
+        earlier.log_plot("training_progress", step)
+        if step == kept:
+            assert earlier.drain()
+            noted = (tmp_path / "journal/delivered.json").read_bytes()
+    assert earlier.drain()
+    run_id = earlier.run_id
+    earlier.close()
+    # The disk was full: what was noted last is older than what was sent.
+    (tmp_path / "journal/delivered.json").unlink()
+    if kept:
+        (tmp_path / "journal/delivered.json").write_bytes(noted)
+    again = Tracker(tmp_path / "journal", print)
+    assert again.drain()
+    assert again.run_id == run_id
+    assert stores.image_steps(run_id) == [1, 2, 3]
+    assert stores.logged_twice(run_id) == []
+    again.close()
+
+
 def test_what_was_logged_before_the_journal_is_drawn_and_not_sent(store, tmp_path):
     tracker = Tracker(tmp_path / "journal", no_refusal)
     tracker.log_earlier({"train/loss": [(1, 3.0), (2, 2.0)], "eval/loss": [(2, 2.5)]})
