@@ -170,4 +170,6 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
+    # The training comes first.
+    os.nice(19)
     _main()
