@@ -23,11 +23,11 @@ def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mappi
     if max_prompt_tokens < 1:
         raise ValueError(f"--max_prompt_tokens is {max_prompt_tokens}; allowed: at least 1")
     # Before the model is loaded, which may take minutes.
+    _check(model, fields)
     with _listening(host, port) as listener:
         from socratic_mlflow.interruption import Interruption
 
         with Interruption():
-            _check(model, fields)
             from socratic_mlflow.named_model import load
             from socratic_mlflow.progress import say
 
@@ -42,11 +42,12 @@ def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mappi
 def _check(model: str, fields: Mapping[str, Any]) -> None:
     """ValueError (one line) where `model` names nothing, or MLflow is away, before anything large is loaded."""
     from socratic_mlflow.named_model import check
-    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
 
     if model.startswith(("models:/", "runs:/")):
         if fields:
             raise ValueError(f"{next(iter(fields))} has no effect here: {model} has its own base")
+        from socratic_mlflow.run_lifecycle import be_brief, store_trouble
+
         be_brief()
         if trouble := store_trouble():
             raise ValueError(f"MLflow cannot be reached: {trouble}")

@@ -211,16 +211,6 @@ def test_parallel_clients_get_what_each_gets_alone(client):
     assert all(plain == pieces for plain, pieces in alone)
 
 
-def test_a_client_that_goes_leaves_the_server_to_the_others(client):
-    long = {"temperature": 1.5, "max_tokens": 400, "seed": 1, "stream": True}
-    for _ in range(3):
-        with create(client, **long) as stream:
-            next(iter(stream))
-    with pytest.raises(openai.APITimeoutError):
-        create(client, timeout=0.01, max_tokens=400)
-    assert create(client).choices
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, number):
     with serving.started([*COMMAND, URI], tmp_path, trained.store, "/health") as site:
