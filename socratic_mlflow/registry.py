@@ -170,6 +170,8 @@ def requirements() -> list[str]:
         "mlflow",
         "torch",
         "transformers",
+        "tokenizers",
+        "huggingface_hub",
         "peft",
         "bitsandbytes",
         "accelerate",
