@@ -120,7 +120,7 @@ def _log_model(candidate: Candidate, config: Config) -> str:
     """Store adapter, source and (where it is a small local folder of this package) base; returns the logged model's id."""
     import mlflow
 
-    from socratic_mlflow.serving import INPUT_EXAMPLE, serving_settings
+    from socratic_mlflow.serving import input_example, serving_settings
 
     with tempfile.TemporaryDirectory() as scratch:
         code = Path(scratch) / "socratic_mlflow"
@@ -137,7 +137,7 @@ def _log_model(candidate: Candidate, config: Config) -> str:
             code_paths=[str(code)],
             artifacts=artifacts,
             model_config=serving_settings(config, candidate.base_revision),
-            input_example=INPUT_EXAMPLE,
+            input_example=input_example(config),
             pip_requirements=requirements(),
             step=_model_step(candidate.step),
         )
@@ -170,12 +170,16 @@ def requirements() -> list[str]:
         "mlflow",
         "torch",
         "transformers",
+        "tokenizers",
+        "huggingface_hub",
         "peft",
         "bitsandbytes",
         "accelerate",
         "pandas",
         "safetensors",
         "pyyaml",
+        # Chat templates are written in it; transformers itself does not require it.
+        "jinja2",
     )
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from socratic_mlflow.config import Config, with_values
-from socratic_mlflow.dialogues import Message
+from socratic_mlflow.config import Config, shown, with_values
+from socratic_mlflow.conversations import BadRequestError, conversations
+from socratic_mlflow.refusal import RefusedError, failed
+from socratic_mlflow.reply_params import ReplyParams, declared, parse_params
+from socratic_mlflow.replying import MAX_PROMPT_TOKENS, Replier
+from socratic_mlflow.scoring_guard import guard_scoring_server
 
 # One conversation of one message.
 INPUT_EXAMPLE = [[{"role": "user", "content": "正義とは何でしょうか？"}]]
 
-_ROLES = ("user", "model", "assistant")
+# Tokens; a server may be given another bound by MLflow's SERVING_MODEL_CONFIG.
+_BOUND = "serving.max_prompt_tokens"
 
 
 def serving_settings(config: Config, base_revision: str) -> dict[str, Any]:
@@ -31,72 +35,12 @@ def serving_settings(config: Config, base_revision: str) -> dict[str, Any]:
     base = config.model.base_model
     # A folder is found again from any working directory.
     settings["model.base_model"] = str(Path(base).resolve()) if Path(base).is_dir() else base
-    return settings | {"model.revision": base_revision}
+    return settings | {"model.revision": base_revision, _BOUND: MAX_PROMPT_TOKENS}
 
 
-def conversations(model_input: Any) -> list[list[Message]]:
-    """Any accepted input as a list of conversations, each ending with a user message.
-
-    Accepted: a string; a list of strings; one conversation of messages; a list of conversations; {'messages': [...]} or
-    a list of those; a DataFrame with a column `messages`, with columns `role` and `content` (one conversation), or with
-    one column of strings. Raises ValueError (one line) for anything else.
-    """
-    if isinstance(model_input, pd.DataFrame):
-        model_input = _from_frame(model_input)
-    if hasattr(model_input, "tolist"):
-        model_input = model_input.tolist()
-    if isinstance(model_input, str | dict):
-        model_input = [model_input]
-    if not isinstance(model_input, list) or not model_input:
-        raise ValueError(f"expected a question, messages or a list of them; got {_kind(model_input)}")
-    if all(isinstance(item, dict) and "messages" not in item for item in model_input):
-        return [_conversation(model_input)]
-    return [_conversation(item) for item in model_input]
-
-
-def _from_frame(frame: pd.DataFrame) -> Any:
-    if "messages" in frame.columns:
-        return frame["messages"].tolist()
-    if {"role", "content"} <= set(frame.columns):
-        return frame[["role", "content"]].to_dict(orient="records")
-    if len(frame.columns) == 1:
-        return frame.iloc[:, 0].tolist()
-    raise ValueError(
-        f"a DataFrame needs a column 'messages', columns 'role' and 'content', or one column of questions; "
-        f"this one has {', '.join(map(str, frame.columns))}"
-    )
-
-
-def _conversation(item: Any) -> list[Message]:
-    if isinstance(item, str):
-        item = [{"role": "user", "content": item}]
-    if isinstance(item, dict):
-        item = item.get("messages")
-    if hasattr(item, "tolist"):
-        item = item.tolist()
-    if not isinstance(item, list) or not item:
-        raise ValueError(f"a conversation is a non-empty list of messages; got {_kind(item)}")
-    messages = [_message(message) for message in item]
-    roles = ["user" if message["role"] == "user" else "model" for message in messages]
-    if roles != ["user", "model"] * (len(roles) // 2) + ["user"]:
-        raise ValueError("a conversation alternates between user and model (or assistant) and ends with user")
-    return messages
-
-
-def _message(message: Any) -> Message:
-    role = message.get("role") if isinstance(message, dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    if role not in _ROLES:
-        raise ValueError(f"a message needs a role, one of {', '.join(_ROLES)}; got {role!r}")
-    if not isinstance(content, str) or not content.strip():
-        raise ValueError("a message needs text as its content")
-    if re.search("[\0\ud800-\udfff]", content):
-        raise ValueError("a message holds NUL or half a surrogate pair, which no text does")
-    return {"role": role, "content": content}
-
-
-def _kind(value: Any) -> str:
-    return "nothing" if value is None or value == [] else f"a {type(value).__name__}"
+def input_example(config: Config) -> tuple[Any, dict[str, Any]]:
+    """(conversations, params with their defaults): MLflow reads the params of the model's signature from it."""
+    return INPUT_EXAMPLE, declared(config.evaluation.max_new_tokens)
 
 
 def _any_input(predict: Callable[..., list[str]]) -> Callable[..., list[str]]:
@@ -106,7 +50,14 @@ def _any_input(predict: Callable[..., list[str]]) -> Callable[..., list[str]]:
     def wrapper(
         self: SocraticModel, context: PythonModelContext, model_input: Any, params: dict[str, Any] | None = None
     ) -> list[str]:
-        return predict(self, context, conversations(model_input), params)
+        try:
+            return predict(self, context, conversations(model_input), params)
+        except BadRequestError as error:
+            raise RefusedError(str(error)) from None
+        except MlflowException:
+            raise
+        except Exception as error:
+            raise failed(error) from error
 
     return wrapper
 
@@ -124,6 +75,10 @@ class SocraticModel(PythonModel):
         settings = dict(context.model_config)
         if "base" in context.artifacts:
             settings["model.base_model"] = context.artifacts["base"]
+        # A version from before this bound has none.
+        bound = settings.pop(_BOUND, MAX_PROMPT_TOKENS)
+        if type(bound) is not int or bound < 1:
+            raise ValueError(f"{_BOUND} is {shown(bound)}; allowed: a whole number at least 1")
         self.config = resolve_dtype(with_values(Config(), settings))
         if Path(self.config.model.base_model).is_dir() and base_revision(self.config.model) != self.config.model.revision:
             raise ValueError(
@@ -132,6 +87,12 @@ class SocraticModel(PythonModel):
         self.chat = ChatFormat(load_tokenizer(self.config.model))
         base = load_base(self.config.model, self.config.quantization)
         self.model = load_adapter(base, context.artifacts["adapter"])
+        self.replier = Replier(self.model, self.chat, self.config.evaluation.generation_batch_size, bound)
+        guard_scoring_server(self.read_params)
+
+    def read_params(self, given: Any) -> ReplyParams:
+        """The params of a request; BadRequestError (one line) for an unknown one, and for a wrong type or range."""
+        return parse_params(given, self.config.evaluation.max_new_tokens)
 
     def predict(
         self,
@@ -139,13 +100,10 @@ class SocraticModel(PythonModel):
         model_input: list[list[dict[str, str]]],
         params: dict[str, Any] | None = None,
     ) -> list[str]:
-        """One reply for each conversation, greedily, at most `evaluation.max_new_tokens` tokens long."""
-        from socratic_mlflow.evaluation import Sampling, generate
-
-        limits = self.config.evaluation
-        sampling = Sampling(max_new_tokens=limits.max_new_tokens)
-        replies = generate(self.model, self.chat, model_input, sampling, limits.generation_batch_size)
-        return [reply.text for reply in replies]
+        """One reply for each conversation, all with the same `params` (see `reply_params.py`), greedily by default."""
+        wanted = self.read_params(params)
+        prompts = [self.replier.prompt(messages, wanted) for messages in model_input]
+        return [answer.text for answer in self.replier.answer(prompts, wanted)]
 
 
 # MLflow wraps `predict` in its check as soon as the class stands, so the conversion goes around that from here.

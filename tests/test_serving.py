@@ -28,6 +28,7 @@ AGAIN = {"role": "user", "content": "人を助けることです。"}
 ONE = [[ASKED]]
 LIMITS = EvaluationConfig(max_new_tokens=6)
 LONG = [ASKED, ANSWERED, AGAIN]
+TOLD = {"role": "system", "content": "短く答えよ。"}
 WITH_ASSISTANT = [ASKED, ANSWERED | {"role": "assistant"}, AGAIN]
 
 
@@ -53,6 +54,7 @@ WITH_ASSISTANT = [ASKED, ANSWERED | {"role": "assistant"}, AGAIN]
         (pd.DataFrame(LONG), [LONG]),
         (pd.DataFrame([message | {"id": 1} for message in LONG]), [LONG]),
         ([ASKED | {"name": "ada"}], ONE),
+        ([TOLD, *LONG], [[TOLD, *LONG]]),
         (INPUT_EXAMPLE, INPUT_EXAMPLE),
     ],
 )
@@ -71,12 +73,20 @@ def test_every_accepted_form_becomes_conversations(given, expected):
         ([""], "a message needs text as its content"),
         ([7], "a conversation is a non-empty list of messages; got a int"),
         ([[]], "a conversation is a non-empty list of messages; got nothing"),
-        ([[7]], "a message needs a role, one of user, model, assistant; got None"),
+        ([[7]], "a message needs a role, one of user, model, assistant, system; got None"),
         ([LONG, None], "a conversation is a non-empty list of messages; got nothing"),
         ({"messages": "正義とは？"}, "a conversation is a non-empty list of messages; got a str"),
-        ({"question": "正義とは？"}, "a message needs a role, one of user, model, assistant; got None"),
-        ([{"role": "system", "content": "a"}], "a message needs a role, one of user, model, assistant; got 'system'"),
-        ([{"role": ["user"], "content": "a"}], "a message needs a role, one of user, model, assistant; got ['user']"),
+        ({"question": "正義とは？"}, "a message needs a role, one of user, model, assistant, system; got None"),
+        ([{"role": "tool", "content": "a"}], "a message needs a role, one of user, model, assistant, system; got 'tool'"),
+        ([TOLD], "a conversation alternates between user and model (or assistant) and ends with user"),
+        ([ASKED, TOLD], "a conversation alternates between user and model (or assistant) and ends with user"),
+        ([TOLD, TOLD, ASKED], "a conversation alternates between user and model (or assistant) and ends with user"),
+        ([ASKED] * 101, "a conversation of 101 messages; at most 100 are read"),
+        ([[ASKED]] * 257, "257 conversations at once; at most 256 are taken"),
+        (
+            [{"role": ["user"], "content": "a"}],
+            "a message needs a role, one of user, model, assistant, system; got ['user']",
+        ),
         ([{"role": "user"}], "a message needs text as its content"),
         ([{"role": "user", "content": 7}], "a message needs text as its content"),
         ([ASKED, ANSWERED], "a conversation alternates between user and model (or assistant) and ends with user"),
@@ -101,6 +111,7 @@ def test_what_a_model_needs_to_answer_travels_with_it():
     changes = {"model.base_model": "some/base", "quantization.bnb_4bit_quant_type": "fp4", "evaluation.max_new_tokens": 9}
     config = with_values(Config(), changes)
     settings = serving_settings(config, "0123abcd")
+    assert settings.pop("serving.max_prompt_tokens") == 4096
     restored = with_values(Config(), settings)
     assert restored.model == with_values(config, {"model.revision": "0123abcd"}).model
     assert restored.evaluation.max_new_tokens == 9

@@ -1,0 +1,201 @@
+"""Conversations -> replies of one loaded model, one request after the other. Knows nothing of MLflow and of HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from socratic_mlflow.conversations import BadRequestError
+from socratic_mlflow.dialogues import Message
+from socratic_mlflow.growing_text import cut
+from socratic_mlflow.reply_params import ReplyParams
+
+if TYPE_CHECKING:
+    from socratic_mlflow.tokens import ChatFormat
+
+MAX_PROMPT_TOKENS = 4096
+# Below it the logits overflow; the replies are the greedy ones long before.
+_LOWEST_TEMPERATURE = 0.01
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply and its lengths in tokens; `finish` is 'stop' (its own end, or a stop text) or 'length' (max_tokens)."""
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+    finish: str
+
+
+class Replier:
+    """Answers with `model`, at most `batch_size` conversations in one generate call; safe to share between threads.
+
+    Requests wait for each other: peft's and bitsandbytes' layers keep state in a forward pass, sampling draws from torch's
+    one global generator, and two generations at once would share the same cores or GPU and both take twice as long.
+    """
+
+    def __init__(self, model: Any, chat: ChatFormat, batch_size: int, max_prompt_tokens: int = MAX_PROMPT_TOKENS) -> None:
+        self._model, self._chat, self._batch_size = model, chat, batch_size
+        config = model.config.get_text_config()
+        self._context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        self._max_prompt = max_prompt_tokens
+        self._generating, self._tokenizing = threading.Lock(), threading.Lock()
+
+    def prompt(self, messages: Sequence[Message], params: ReplyParams) -> list[int]:
+        """The token ids after which the reply to `messages` is generated; BadRequestError (one line) where there are none.
+
+        What is too long is refused by its length in characters, where that is certain, before anything is tokenized.
+        """
+        from jinja2 import TemplateError
+
+        from socratic_mlflow.tokens import TurnMarkerError
+
+        try:
+            with self._tokenizing:
+                messages = self._folded(messages)
+                self._check_length(self._chat.at_least(messages), params, "at least ")
+                ids = self._chat.prompt(messages)
+        except TurnMarkerError:
+            sentence = "a message holds what this model takes for the beginning or end of a turn; reword it"
+            raise BadRequestError(sentence) from None
+        except TemplateError as error:
+            why = " ".join(str(error).split())[:200]
+            raise BadRequestError(f"this model's chat template refuses the conversation: {why}") from None
+        self._check_length(len(ids), params)
+        return ids
+
+    def answer(
+        self,
+        prompts: Sequence[list[int]],
+        params: ReplyParams,
+        hear: Callable[[str], object] | None = None,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> list[Answer]:
+        """One answer to each of `prompts`, in their order.
+
+        `hear` gets the text so far after every token (of one prompt only); generating ends early once `is_over()`.
+        With a seed, the same prompts get the same replies; global random state is left as it was.
+        """
+        import torch
+
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+        answers: dict[int, Answer] = {}
+        cuda = [self._model.device] if self._model.device.type == "cuda" else []
+        with self._generating, torch.random.fork_rng(cuda), torch.inference_mode():
+            torch.manual_seed(secrets.randbits(63) if params.seed is None else params.seed)
+            self._model.eval()
+            for start in range(0, len(order), self._batch_size):
+                chosen = order[start : start + self._batch_size]
+                made = self._generate([prompts[index] for index in chosen], params, hear, is_over)
+                answers |= zip(chosen, made, strict=True)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _folded(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """`messages` with a system message's text put before the first question: no training dialogue has such a turn.
+
+        Refused where the chat template refuses it.
+        """
+        if messages[0]["role"] != "system":
+            return messages
+        system, first, *others = messages
+        if not self._takes_system():
+            raise BadRequestError("this model's chat template takes no system message; put its text into the user's first")
+        return [{"role": "user", "content": f"{system['content'].strip()}\n\n{first['content']}"}, *others]
+
+    def _takes_system(self) -> bool:
+        from jinja2 import TemplateError
+
+        said = [{"role": "system", "content": "qz0zq"}, {"role": "user", "content": "qz1zq"}]
+        try:
+            return "qz0zq" in self._chat.tokenizer.apply_chat_template(said, tokenize=False)
+        except TemplateError:
+            return False
+
+    def _check_length(self, tokens: int, params: ReplyParams, about: str = "") -> None:
+        if tokens > self._max_prompt:
+            raise BadRequestError(
+                f"the conversation has {about}{tokens} tokens; this server takes at most {self._max_prompt}"
+            )
+        if tokens + params.max_tokens > self._context:
+            raise BadRequestError(
+                f"the conversation has {about}{tokens} tokens and max_tokens is {params.max_tokens}; together this model "
+                f"takes at most {self._context}"
+            )
+
+    def _generate(
+        self,
+        prompts: list[list[int]],
+        params: ReplyParams,
+        hear: Callable[[str], object] | None,
+        is_over: Callable[[], bool],
+    ) -> list[Answer]:
+        import torch
+        from transformers import StoppingCriteriaList
+
+        width, pad = max(map(len, prompts)), self._chat.tokenizer.pad_token_id
+        lacking = [width - len(prompt) for prompt in prompts]
+        device = self._model.device
+        ids = torch.tensor([[pad] * gap + ids for gap, ids in zip(lacking, prompts, strict=True)], device=device)
+        mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in lacking], device=device)
+        watch = _Watch(self._said, width, params.stop, hear, is_over)
+        made = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=params.max_tokens,
+            eos_token_id=self._chat.stop_ids,
+            pad_token_id=pad,
+            use_cache=True,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            **_drawn(params),
+        )
+        rows = made[:, width:].tolist()
+        return [self._answer(len(prompt), row, params) for prompt, row in zip(prompts, rows, strict=True)]
+
+    def _said(self, row: Sequence[int]) -> tuple[str, int]:
+        """(text, tokens) of a generated row up to its end; tokens is len(row) where it has none."""
+        end = next((index for index, token in enumerate(row) if token in self._chat.stop_ids), len(row))
+        return self._chat.text(row[:end]), end
+
+    def _answer(self, prompt_tokens: int, row: list[int], params: ReplyParams) -> Answer:
+        said, tokens = self._said(row)
+        text, stopped = cut(said, params.stop)
+        return Answer(text, prompt_tokens, tokens, "stop" if stopped or tokens < len(row) else "length")
+
+
+class _Watch:
+    """Sees each token as it is generated (a StoppingCriteria): ends the rows that have reached a stop text, or all."""
+
+    def __init__(
+        self,
+        said: Callable[[Sequence[int]], tuple[str, int]],
+        width: int,
+        stop: Sequence[str],
+        hear: Callable[[str], object] | None,
+        is_over: Callable[[], bool],
+    ) -> None:
+        self._said, self._width, self._stop, self._hear, self._is_over = said, width, stop, hear, is_over
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Which of the rows of `input_ids` (rows x tokens, prompt included) are done, as a bool tensor."""
+        import torch
+
+        over = self._is_over()
+        done = [over] * len(input_ids)
+        if not over and (self._stop or self._hear):
+            texts = [self._said(row)[0] for row in input_ids[:, self._width :].tolist()]
+            done = [cut(text, self._stop)[1] for text in texts]
+            if self._hear:
+                self._hear(texts[0])
+        return torch.tensor(done, device=input_ids.device)
+
+
+def _drawn(params: ReplyParams) -> dict[str, Any]:
+    """How the next token is chosen, as generate() names it; top_k 0 switches off the 50 that it would take by itself."""
+    if params.temperature < _LOWEST_TEMPERATURE:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {"do_sample": True, "temperature": params.temperature, "top_p": params.top_p, "top_k": 0}

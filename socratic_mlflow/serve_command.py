@@ -1,0 +1,108 @@
+"""`socratic-mlflow serve`: load a model and answer over HTTP until the process is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from socratic_mlflow.options import parse_values
+from socratic_mlflow.quiet import quiet, quiet_transformers
+
+if TYPE_CHECKING:
+    from socratic_mlflow.named_model import NamedModel
+    from socratic_mlflow.openai_api import Desk
+
+
+def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mapping[str, Any]) -> int:
+    """Serve `model` on `host` and `port` until Ctrl-C or SIGTERM, which raise KeyboardInterrupt once all is closed."""
+    quiet()
+    fields = parse_values(given)
+    if max_prompt_tokens < 1:
+        raise ValueError(f"--max_prompt_tokens is {max_prompt_tokens}; allowed: at least 1")
+    # Before the model is loaded, which may take minutes.
+    _check(model, fields)
+    with _listening(host, port) as listener:
+        from socratic_mlflow.interruption import Interruption
+
+        with Interruption():
+            from socratic_mlflow.named_model import load
+            from socratic_mlflow.progress import say
+
+            quiet_transformers()
+            say(f"loading {model} ...")
+            desk = _desk(load(model, fields), max_prompt_tokens)
+            _say_where(host, listener.getsockname()[1], desk, say)
+            _run(desk, listener)
+    return 0
+
+
+def _check(model: str, fields: Mapping[str, Any]) -> None:
+    """ValueError (one line) where `model` names nothing, or MLflow is away, before anything large is loaded."""
+    from socratic_mlflow.named_model import check
+
+    if model.startswith(("models:/", "runs:/")):
+        if fields:
+            raise ValueError(f"{next(iter(fields))} has no effect here: {model} has its own base")
+        from socratic_mlflow.run_lifecycle import be_brief, store_trouble
+
+        be_brief()
+        if trouble := store_trouble():
+            raise ValueError(f"MLflow cannot be reached: {trouble}")
+    check(model)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A bound socket; ValueError (one line) where there can be none."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}; allowed: 0 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        # A server that was just stopped leaves its port waiting for a minute.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise ValueError(f"cannot listen on {host} port {port}: {why}; give another --host or --port") from None
+    return listener
+
+
+def _desk(named: NamedModel, max_prompt_tokens: int) -> Desk:
+    from socratic_mlflow.openai_api import Desk
+    from socratic_mlflow.replying import Replier
+
+    limits = named.config.evaluation
+    replier = Replier(named.model, named.chat, limits.generation_batch_size, max_prompt_tokens)
+    return Desk(replier, _names(named), limits.max_new_tokens)
+
+
+def _names(named: NamedModel) -> tuple[str, ...]:
+    """What clients may call the model: its short name, as answers call it, and the name it was loaded by."""
+    short = named.version.name if named.version else Path(named.name).resolve().name
+    return (short, named.name)
+
+
+def _say_where(host: str, port: int, desk: Desk, say: Any) -> None:
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    say(f"ready  {address}/v1/chat/completions (model {desk.names[0]}); Ctrl-C ends it")
+    chat = '{"messages": [{"role": "user", "content": "正義とは何でしょうか？"}]}'
+    say(f"try    curl {address}/v1/chat/completions -H 'Content-Type: application/json' -d '{chat}'")
+
+
+def _run(desk: Desk, listener: socket.socket) -> None:
+    import uvicorn
+
+    from socratic_mlflow.openai_api import make_app
+
+    class Server(uvicorn.Server):
+        """Replies that are being generated end with the server, which would otherwise wait for them."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            desk.closing = True
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(make_app(desk), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    Server(config).run(sockets=[listener])
