@@ -75,7 +75,7 @@ def _write(named: NamedModel, to: str, folder: Path) -> Likeness | None:
     base = base_for_card(_base_name(named, origin), revision)
     likeness = None
     if to == "merged":
-        likeness = _write_merged(named, base, folder, profile)
+        likeness = _write_merged(named, folder, profile)
     else:
         _write_adapter(named, base, folder)
     card = Card(base, origin, profile.name, named.chat.stop_ids, likeness)
@@ -104,9 +104,13 @@ def _write_adapter(named: NamedModel, base: Base, folder: Path) -> None:
         _copy_base(Path(base_location(named.config.model.base_model)), folder / "base")
     elif not base.folder:
         config.base_model_name_or_path, config.revision = base.name, base.revision
+    _save_adapter(named, folder)
+    named.chat.tokenizer.save_pretrained(folder)
+
+
+def _save_adapter(named: NamedModel, folder: Path) -> None:
     # 'auto' would ask the Hub whether the base has grown.
     named.model.save_pretrained(folder, save_embedding_layers=False)
-    named.chat.tokenizer.save_pretrained(folder)
 
 
 def _copy_base(source: Path, folder: Path) -> None:
@@ -116,7 +120,7 @@ def _copy_base(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def _write_merged(named: NamedModel, base: Base, folder: Path, profile: Any) -> Likeness:
+def _write_merged(named: NamedModel, folder: Path, profile: Any) -> Likeness:
     from socratic_mlflow.corpus import evenly
     from socratic_mlflow.dialogues import read_questions
     from socratic_mlflow.merging import write_merged
@@ -124,7 +128,7 @@ def _write_merged(named: NamedModel, base: Base, folder: Path, profile: Any) -> 
     questions = evenly(read_questions("bundled")[0], _QUESTIONS)
     scratch = folder / ".adapter"
     try:
-        _write_adapter(named, base, scratch)
+        _save_adapter(named, scratch)
         return write_merged(named, scratch, folder, questions, profile)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

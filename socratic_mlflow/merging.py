@@ -67,6 +67,8 @@ def write_merged(
     whole = load_adapter(load_base(config.model, config.quantization), str(adapter))
     expected = logits_of(whole, named.chat, dialogues)
     merged = whole.merge_and_unload(safe_merge=True)
+    # Not every base says what ends a turn in its chat template.
+    merged.generation_config.eos_token_id = list(named.chat.stop_ids)
     merged.save_pretrained(folder)
     named.chat.tokenizer.save_pretrained(folder)
     del whole, merged

@@ -138,9 +138,10 @@ class Card:
             "## Merged and adapter\n\n"
             f"The weights are {alike.dtype}. Against the unquantized base with the adapter, over {alike.tokens} tokens: "
             f"the logits differ by {alike.difference:.2g} of their norm, and {alike.same_choice:.1%} of the tokens have "
-            f"the same likeliest one after them.\n\nAgainst the {alike.quantization} base with the adapter, as it was trained "
-            f"and scored: {alike.identical} of {len(alike.replies)} replies are the same; mean style {alike.adapter_style:.3f} "
-            f"with the adapter, {alike.merged_style:.3f} merged.\n\n"
+            "the same likeliest one after them.\n\n"
+            f"Against the {alike.quantization} base with the adapter, as it was trained and scored: {alike.identical} of "
+            f"{len(alike.replies)} replies are the same; mean style {alike.adapter_style:.3f} with the adapter, "
+            f"{alike.merged_style:.3f} merged.\n\n"
             f"| question | adapter ({alike.quantization} base) | merged |\n| --- | --- | --- |\n{rows}"
         )
 

@@ -37,8 +37,11 @@ def new_folder(place: Path) -> Iterator[Path]:
     scratch.mkdir(parents=True)
     try:
         yield scratch
+        mode = scratch.stat().st_mode & 0o666
         for file in scratch.rglob("*"):
             if file.is_file():
+                # safetensors makes files that nobody else can read.
+                file.chmod(mode)
                 _sync(file)
         # Onto an empty folder this works as well; onto anything else it fails.
         scratch.rename(place)

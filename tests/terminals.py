@@ -38,12 +38,6 @@ class Terminal:
         self._read += len(before) + len(text)
         return before
 
-    def until_more(self) -> None:
-        """Wait until anything more appears."""
-        seen = len(self.shown)
-        while len(self.shown) <= seen:
-            assert self._more(), "nothing more is shown"
-
     def type(self, text: str) -> None:
         """Type `text`; '\\x03' is Ctrl-C and '\\x04' Ctrl-D."""
         os.write(self._descriptor, text.encode())
@@ -78,7 +72,7 @@ class Terminal:
 @contextmanager
 def running(arguments: Sequence[str], folder: Path) -> Iterator[Terminal]:
     """`socratic-mlflow` with `arguments` in `folder`, on a terminal of its own."""
-    environment = os.environ | {"PYTHONUTF8": "1", "TERM": "xterm", "INPUTRC": os.devnull}
+    environment = os.environ | {"LC_ALL": "C.UTF-8", "TERM": "xterm", "INPUTRC": os.devnull}
     program = [sys.executable, "-m", "socratic_mlflow", *arguments]
     process, descriptor = pty.fork()
     if process == 0:
