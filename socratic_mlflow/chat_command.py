@@ -125,8 +125,8 @@ class Talk:
             with self._stop:
                 answer = self._conversation.ask(question, self._screen.piece, self._criteria())
         except ValueError:
-            self._unanswered += 1
             if not self._screen.talks:
+                self._unanswered += 1
                 # Line N still answers question N.
                 self._screen.reply("")
             raise

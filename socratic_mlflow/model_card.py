@@ -111,13 +111,16 @@ class Card:
         load = _MERGED if self.likeness else _ADAPTER.replace("BASE", self._base_arguments())
         stop = "" if self.likeness else f", eos_token_id={list(self.stop_ids)}"
         first = "" if self.likeness else "from peft import PeftModel\n"
-        code = _TALK.replace("IMPORT", first).replace("LOAD", load).replace("STOP", stop)
+        # transformers takes no base from a subfolder where an adapter lies above it, so that must be on the disk.
+        needs_files = self.base.name == EMBEDDED_BASE and not self.likeness
+        where = 'what huggingface_hub.snapshot_download("NAME") gives' if needs_files else "its name on the Hub"
+        code = _TALK.replace("IMPORT", first).replace("LOAD", load).replace("STOP", stop).replace("WHERE", where)
         return f"## How to use it\n\n```python\n{code}```"
 
     def _base_arguments(self) -> str:
         base = self.base
         if base.name == EMBEDDED_BASE:
-            return 'folder, subfolder="base"'
+            return 'f"{folder}/base"'
         return repr(base.name) if base.folder else f'"{base.name}", revision="{base.revision}"'
 
     def _scores(self) -> str:
@@ -158,7 +161,7 @@ _ADAPTER = "base = AutoModelForCausalLM.from_pretrained(BASE)\nmodel = PeftModel
 _MERGED = "model = AutoModelForCausalLM.from_pretrained(folder)"
 _TALK = f'''IMPORTfrom transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder = "."  # this folder, or its name on the Hub
+folder = "."  # this folder, or WHERE
 tokenizer = AutoTokenizer.from_pretrained(folder)
 LOAD
 messages = [{{"role": "user", "content": "{QUESTION}"}}]
