@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from socratic_mlflow import __version__, cli_evaluate, cli_score, cli_serve, cli_sync, cli_train
+from socratic_mlflow import __version__, cli_chat, cli_evaluate, cli_export, cli_score, cli_serve, cli_sync, cli_train
 from socratic_mlflow.options import by_name, unknown_name
 
 _EXAMPLES = """examples:
@@ -23,10 +23,12 @@ _EXAMPLES = """examples:
   socratic-mlflow score 'では、君は正義について何を考えているのかね？'
   socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1
   socratic-mlflow serve models:/socratic-gemma@champion    OpenAI's chat completions API on 127.0.0.1:8000
+  socratic-mlflow chat
+  socratic-mlflow export models:/socratic-gemma@champion --to merged --output_dir my-model
 """
 
 # In the order in which help lists them.
-_COMMANDS = (cli_train, cli_score, cli_evaluate, cli_serve, cli_sync)
+_COMMANDS = (cli_train, cli_score, cli_evaluate, cli_chat, cli_serve, cli_export, cli_sync)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -64,7 +64,15 @@ def generate(
     return [reply for reply in replies if reply is not None]
 
 
-def _generate_batch(model: Any, chat: ChatFormat, prompts: list[list[int]], sampling: Sampling) -> list[Reply]:
+def generate_after(model: Any, chat: ChatFormat, prompt: list[int], sampling: Sampling, **more: Any) -> Reply:
+    """The reply of a model in evaluation mode to one prompt (token ids); `more` is for transformers' `generate`."""
+    import torch
+
+    with torch.inference_mode():
+        return _generate_batch(model, chat, [prompt], sampling, **more)[0]
+
+
+def _generate_batch(model: Any, chat: ChatFormat, prompts: list[list[int]], sampling: Sampling, **more: Any) -> list[Reply]:
     import torch
 
     width = max(map(len, prompts))
@@ -82,6 +90,7 @@ def _generate_batch(model: Any, chat: ChatFormat, prompts: list[list[int]], samp
         pad_token_id=pad,
         use_cache=True,
         **drawn,
+        **more,
     )
     return [_reply(chat, row) for row in made[:, width:].tolist()]
 

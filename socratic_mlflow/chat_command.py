@@ -1,0 +1,200 @@
+"""What `socratic-mlflow chat` does: load a model, then answer questions and commands until there are no more."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socratic_mlflow.chat_screen import Pipe, Terminal, nobody_reads, screen
+from socratic_mlflow.model_names import full_name
+from socratic_mlflow.options import parse_values
+from socratic_mlflow.quiet import quiet, quiet_transformers
+from socratic_mlflow.style import Found, explain, socratic_style, socratic_tone
+from socratic_mlflow.style_profile import StyleProfile, read_profile
+
+if TYPE_CHECKING:
+    from socratic_mlflow.conversation import Conversation
+    from socratic_mlflow.named_model import NamedModel
+
+_HELP = {
+    "/reset": "begin a new conversation",
+    "/style": "the scores of the last reply, and why",
+    "/compare": "the base's reply to the last question, beside the model's",
+    "/save [FILE]": "write the conversation as a dialogue of JSONL; never over a file that is there",
+    "/help": "this",
+    "/quit": "leave (as does Ctrl-D)",
+}
+
+
+def chat(model: str, given: Mapping[str, Any], temperature: float, top_p: float, seed: int | None) -> int:
+    """Talk with `model`; returns the exit code. ValueError (one line) where it cannot be loaded."""
+    quiet()
+    fields, shown = parse_values(given), screen()
+    if name := fields.get("evaluation.style_profile"):
+        read_profile(name)
+    named = _load(full_name(model), fields, shown)
+    import torch
+
+    from socratic_mlflow.conversation import Conversation
+    from socratic_mlflow.evaluation import Sampling
+
+    # Without this, a GPU would draw the same replies in every conversation.
+    torch.manual_seed(seed) if seed is not None else torch.seed()
+    sampling = Sampling(named.config.evaluation.max_new_tokens, temperature, top_p)
+    try:
+        return Talk(Conversation(named, sampling), named, fields, shown).run()
+    except BrokenPipeError:
+        nobody_reads()
+        return 0
+
+
+def _load(name: str, fields: Mapping[str, Any], shown: Terminal | Pipe) -> NamedModel:
+    import dataclasses
+
+    from socratic_mlflow.named_model import check, load, with_evaluation
+    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
+
+    quiet_transformers()
+    # What a library says while it loads is no reply.
+    with contextlib.redirect_stdout(sys.stderr):
+        if name.startswith(("models:/", "runs:/")):
+            be_brief()
+            if trouble := store_trouble():
+                raise ValueError(f"MLflow cannot be reached: {trouble}")
+        check(name)
+        if shown.talks:
+            shown.note(f"loading {name} ...")
+        named = load(name, fields)
+    return dataclasses.replace(named, config=with_evaluation(named.config, fields))
+
+
+class Talk:
+    """One conversation with one person or program."""
+
+    def __init__(
+        self, conversation: Conversation, named: NamedModel, fields: Mapping[str, Any], shown: Terminal | Pipe
+    ) -> None:
+        from socratic_mlflow.stopping import StopOnInterrupt
+
+        self._conversation, self._named, self._fields, self._screen = conversation, named, fields, shown
+        self._interrupt = StopOnInterrupt()
+        self._stop: contextlib.AbstractContextManager[Any] = self._interrupt if shown.talks else contextlib.nullcontext()
+        self._profile: StyleProfile | None = None
+        self._unanswered = 0
+
+    def run(self) -> int:
+        """Read and answer until the end; returns the exit code."""
+        if self._screen.talks:
+            self._screen.note(f"You talk to {self._named.name}. /help lists commands, Ctrl-D leaves.")
+        for line in self._screen.lines():
+            text = line.strip()
+            if text == "/quit":
+                break
+            if text:
+                self._heed(text)
+        return 1 if self._unanswered else 0
+
+    def _heed(self, text: str) -> None:
+        """One question or command; what is wrong with it is one line."""
+        try:
+            if text.startswith("/"):
+                self._command(text)
+            else:
+                self._answer(text)
+        except ValueError as error:
+            self._screen.note(f"socratic-mlflow: {' '.join(str(error).split())}")
+
+    def _command(self, text: str) -> None:
+        name, _, rest = text.partition(" ")
+        commands = {"/reset": self._reset, "/style": self._style, "/compare": self._compare, "/help": self._help}
+        if name == "/save":
+            self._save(rest.strip())
+        elif name not in commands:
+            raise ValueError(f"unknown command {name[:40]!r}; /help lists them")
+        elif rest.strip():
+            raise ValueError(f"{name} takes nothing behind it")
+        else:
+            commands[name]()
+
+    def _answer(self, question: str) -> None:
+        try:
+            with self._stop:
+                answer = self._conversation.ask(question, self._screen.piece, self._criteria())
+        except ValueError:
+            if not self._screen.talks:
+                self._unanswered += 1
+                # Line N still answers question N.
+                self._screen.reply("")
+            raise
+        self._screen.reply(answer.text)
+        self._remark(bool(answer.text))
+        if answer.forgotten:
+            turns = "turn no longer fits" if answer.forgotten == 1 else f"{answer.forgotten} turns no longer fit"
+            self._screen.note(f"(the oldest {turns} into the model's {self._conversation.context} tokens; it forgot them)")
+
+    def _criteria(self) -> Any:
+        from transformers import StoppingCriteriaList
+
+        return StoppingCriteriaList([self._interrupt]) if self._screen.talks else None
+
+    def _remark(self, said: bool) -> None:
+        if self._interrupt.asked:
+            self._screen.note("(stopped)" if said else "(stopped before its first word; the question is forgotten)")
+        elif not said:
+            self._screen.note("(an empty reply; the question is forgotten)")
+
+    def _reset(self) -> None:
+        self._conversation.reset()
+        self._screen.note("(a new conversation)")
+
+    def _style(self) -> None:
+        if not self._conversation.messages:
+            raise ValueError("nothing was said yet")
+        self._screen.note(told(self._conversation.messages[-1]["content"], self._scored_by()))
+
+    def _compare(self) -> None:
+        self._conversation.check_base()
+        name, own, profile = self._named.name, self._conversation.messages[-1]["content"], self._scored_by()
+        self._screen.note(f"{name}:\n{own}\nbase:")
+        with self._stop:
+            text = self._conversation.ask_base(self._screen.piece, self._criteria())
+        self._screen.aside(text)
+        if self._interrupt.asked:
+            self._screen.note("(stopped)")
+        for who, reply in ((name, own), ("base", text)):
+            style, tone = socratic_style(reply, profile), socratic_tone(reply, profile)
+            self._screen.note(f"style {style:.3f}  tone {tone:.3f}  {who}")
+
+    def _save(self, file: str) -> None:
+        path = Path(file).expanduser() if file else Path(time.strftime("conversation-%Y%m%d-%H%M%S.jsonl"))
+        self._conversation.save(path)
+        self._screen.note(f"saved {len(self._conversation.messages)} messages to {path}")
+
+    def _help(self) -> None:
+        self._screen.note("\n".join(f"{name:14}{what}" for name, what in _HELP.items()))
+
+    def _scored_by(self) -> StyleProfile:
+        from socratic_mlflow.origin import profile_of
+
+        if self._profile is None:
+            self._profile = profile_of(self._named, self._fields.get("evaluation.style_profile"))
+        return self._profile
+
+
+def told(reply: str, profile: StyleProfile) -> str:
+    """The scores of `reply` and what they are made of, as lines."""
+    found = explain(reply, profile)
+    lines = [f"style {found.style:.3f}  tone {found.tone:.3f}  (from 0 to 1, profile {profile.name})"]
+    lines += [f"  {sentence.style:.3f}  {sentence.text}{_why(sentence.found)}" for sentence in found.sentences]
+    if found.sentences:
+        lines.append(f"  tone: {found.tone_base:.3f} base{_why(found.tone_found, ', ')}")
+    return "\n".join(lines)
+
+
+def _why(found: tuple[Found, ...], before: str = "  <- ") -> str:
+    parts = [f"{part.weight:+.3f} {part.name} ({part.evidence})" for part in found]
+    return before + ", ".join(parts) if parts else ""

@@ -1,0 +1,115 @@
+"""Where a conversation is read from and shown: a terminal, or plain lines in a pipe. Knows nothing of models.
+
+Replies come from models: what could steer a terminal is escaped. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+PROMPT = "> "
+_STDIN = "standard input"
+# Joiners inside one character: emoji, and several scripts.
+_JOINERS = "\u200c\u200d"
+_LINE_BREAK = re.compile(r"\s*[\n\v\f\r\x85\u2028\u2029]+\s*")
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what is not printable, but for line breaks, tabs and what joins characters."""
+    return "".join(
+        char if char.isprintable() or char in "\n\t" or char in _JOINERS else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class Terminal:
+    """A person: asked at a prompt; replies appear piece by piece."""
+
+    talks = True
+
+    def lines(self) -> Iterator[str]:
+        """What is typed, up to Ctrl-D; KeyboardInterrupt for Ctrl-C."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - gives `input` its line editing
+        while True:
+            try:
+                line = input(PROMPT)
+            except (EOFError, KeyboardInterrupt) as left:
+                print(flush=True)
+                if isinstance(left, EOFError):
+                    return
+                raise
+            yield line
+
+    def piece(self, text: str) -> None:
+        """Show more of a reply."""
+        sys.stdout.write(printable(text))
+        sys.stdout.flush()
+
+    def reply(self, text: str) -> None:
+        """The reply is whole; its pieces are shown already."""
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+    aside = reply
+
+    def note(self, text: str) -> None:
+        """One line or several that are no reply."""
+        print(printable(text), flush=True)
+
+
+class Pipe:
+    """A program: a question a line, a reply a line; all else goes to standard error."""
+
+    talks = False
+
+    def lines(self) -> Iterator[str]:
+        """The lines of standard input; ValueError (one line: where) for one that is no text."""
+        asking = bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
+        number = 0
+        while True:
+            if asking:
+                print(PROMPT, end="", file=sys.stderr, flush=True)
+            data = sys.stdin.buffer.readline() if sys.stdin else b""
+            if not data:
+                return
+            number += 1
+            try:
+                yield data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{_STDIN}:{number}: not UTF-8 text (byte {error.start} of the line)") from None
+
+    def piece(self, text: str) -> None:
+        """Wait for the whole reply."""
+
+    def reply(self, text: str) -> None:
+        """Write it as one line, so that line N answers question N."""
+        sys.stdout.write(printable(_LINE_BREAK.sub(" ", text)) + "\n")
+        sys.stdout.flush()
+
+    def aside(self, text: str) -> None:
+        """A reply to nobody's question is whole."""
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """One line or several that are no reply."""
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def screen() -> Terminal | Pipe:
+    """The one that this process has."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A locale may have no Japanese.
+            stream.reconfigure(errors="backslashreplace")
+    on_terminal = sys.stdin and sys.stdout and sys.stdin.isatty() and sys.stdout.isatty()
+    return Terminal() if on_terminal else Pipe()
+
+
+def nobody_reads() -> None:
+    """Standard output is closed: let Python's last flush go nowhere, which would complain otherwise."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

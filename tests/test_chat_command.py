@@ -1,0 +1,227 @@
+"""`socratic-mlflow chat` behind a pipe: a question a line, a reply a line; and what it is given."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+import tiny
+import training
+
+from socratic_mlflow import cli
+from socratic_mlflow.chat_command import told
+from socratic_mlflow.chat_screen import Pipe, printable
+from socratic_mlflow.conversation import Conversation
+from socratic_mlflow.evaluation import Sampling
+from socratic_mlflow.model_names import full_name
+from socratic_mlflow.named_model import load
+from socratic_mlflow.origin import profile_of
+from socratic_mlflow.socratic import SOCRATIC
+
+QUESTIONS = tiny.QUESTIONS[:3]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """The folder of a base that answers `tiny.dialogue` by heart."""
+    folder = tmp_path_factory.mktemp("taught")
+    model, chat = tiny.talker()
+    model.save_pretrained(folder)
+    chat.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def base(folder, *more):
+    return ["chat", "base", "--preset", "embedded", "--base_model", str(folder), *map(str, more)]
+
+
+@pytest.fixture
+def piped(monkeypatch, capsys):
+    """Run the command in this process with some standard input; (exit code, lines of stdout, stderr)."""
+
+    def run(arguments, text):
+        data = text if isinstance(text, bytes) else text.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+        try:
+            code = cli.main(list(map(str, arguments)))
+        except SystemExit as stopped:
+            code = stopped.code
+        shown = capsys.readouterr()
+        return code, shown.out.split("\n")[:-1], shown.err
+
+    return run
+
+
+def test_through_a_pipe_a_question_a_line_is_a_reply_a_line(taught, tmp_path):
+    lines = [QUESTIONS[0], "", "  ", "/style", QUESTIONS[1], "/nonsense", "/reset", QUESTIONS[2]]
+    done = subprocess.run(
+        [sys.executable, "-m", "socratic_mlflow", *base(taught)],
+        cwd=tmp_path,
+        input="\n".join(lines).encode(),
+        capture_output=True,
+        check=False,
+    )
+    named = load("base", {"run.preset": "embedded", "model.base_model": str(taught)})
+    talk = Conversation(named, Sampling())
+    expected = [talk.ask(question, str).text for question in QUESTIONS[:2]]
+    talk.reset()
+    expected.append(talk.ask(QUESTIONS[2], str).text)
+    assert done.returncode == 0
+    assert done.stdout.decode().split("\n") == [*expected, ""]
+    notes = done.stderr.decode()
+    assert "(from 0 to 1, profile socratic)" in notes
+    assert "unknown command '/nonsense'" in notes
+    assert "> " not in notes
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_who_leaves_early_is_no_error(taught, tmp_path):
+    questions = "".join(f"{question}\n" for question in tiny.QUESTIONS)
+    command = " ".join([sys.executable, "-m", "socratic_mlflow", *base(taught)])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | head -n 1"],
+        cwd=tmp_path,
+        input=questions.encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_line_breaks_in_a_reply_do_not_break_its_line():
+    for text, line in (("一\n\n 二\u2028三\r\n", "一 二 三 "), ("\x1b[2Jx", "\\x1b[2Jx")):
+        out = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            Pipe().reply(text)
+        assert out.getvalue() == f"{line}\n"
+
+
+def test_a_question_without_reply_keeps_its_line_and_is_told(taught, piped):
+    code, replies, notes = piped(base(taught), f"{'長い。' * 4000}\n{QUESTIONS[0]}\n")
+    assert code == 1
+    assert replies == ["", tiny.REPLIES[0]]
+    assert notes.count("\n") == 1
+    assert "shorten it" in notes
+
+
+def test_input_that_is_no_text_ends_with_its_line(taught, piped):
+    code, replies, notes = piped(base(taught), f"{QUESTIONS[0]}\n".encode() + b"\xff\xfe\n")
+    assert code == 2
+    assert replies == [tiny.REPLIES[0]]
+    assert notes == "socratic-mlflow: error: standard input:2: not UTF-8 text (byte 0 of the line)\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_question(taught, piped):
+    code, replies, _ = piped(base(taught), b"\xef\xbb\xbf" + f"{QUESTIONS[0]}\n".encode())
+    assert (code, replies) == (0, [tiny.REPLIES[0]])
+
+
+def test_quit_ends_and_the_rest_is_not_read(taught, piped):
+    assert piped(base(taught), f"{QUESTIONS[0]}\n/quit\n{QUESTIONS[1]}\n")[:2] == (0, [tiny.REPLIES[0]])
+
+
+def test_the_same_seed_draws_the_same_replies(taught, piped):
+    asked = "".join(f"{question}\n" for question in QUESTIONS)
+    drawn = [piped(base(taught, "--temperature", 2, "--seed", seed), asked)[1] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert piped(base(taught, "--temperature", 0, "--seed", 7), asked)[1] == piped(base(taught), asked)[1]
+
+
+def test_replies_are_as_short_as_one_wants(taught, piped):
+    _, (whole,), _ = piped(base(taught), QUESTIONS[0])
+    _, (short,), _ = piped(base(taught, "--max_new_tokens", 3), QUESTIONS[0])
+    assert whole.startswith(short)
+    assert len(short) < len(whole)
+
+
+def test_a_version_an_alias_a_run_and_its_adapter_folder_say_the_same(trained, piped):
+    names = [
+        f"models:/{training.MODEL}@champion",
+        f"models:/{training.MODEL}/1",
+        trained.run.info.run_id,
+        f"runs:/{trained.run.info.run_id}/adapter",
+        trained.output / "best_adapter",
+    ]
+    found = [piped(["chat", name], f"{QUESTIONS[0]}\n/compare\n/style\n") for name in names]
+    assert {code for code, *_ in found} == {0}
+    assert len({tuple(replies) for _, replies, _ in found}) == 1
+    assert all("  base\n" in notes and "profile socratic" in notes for *_, notes in found)
+
+
+def test_the_style_is_that_of_the_training(trained, training_inputs, tmp_path):
+    given = training.arguments(training_inputs, str(tmp_path / "gozaru"), style_profile="gozaru", max_steps=2)
+    assert training.command(trained.folder, [*given, "--registered_model_name=other-style"])[0] == 0
+    for name in ("models:/other-style/1", str(tmp_path / "gozaru" / "best_adapter")):
+        named = load(name, {})
+        assert profile_of(named, None).name == "gozaru"
+        assert profile_of(named, "socratic") == SOCRATIC
+
+
+def test_without_a_name_the_champion_is_asked_for(sqlite_store, piped):
+    code, replies, notes = piped(["chat"], "")
+    assert (code, replies, notes.count("\n")) == (2, [], 1)
+    assert "models:/socratic-gemma@champion: is not in the registry" in notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--temperature", "2.1"], "--temperature: it is '2.1'; it takes a number from 0 to 2"),
+        (["--temperature", "-1"], "it takes a number from 0 to 2"),
+        (["--temperature", "nan"], "it takes a number from 0 to 2"),
+        (["--temperature", "hot"], "it takes a number from 0 to 2"),
+        (["--top_p", "0"], "--top_p: it is '0'; it takes a number from 0.01 to 1"),
+        (["--top_p", "１"], "it takes a number from 0.01 to 1"),
+        (["--seed", "-1"], "--seed: it is '-1'; it takes a whole number from 0 to 4294967295"),
+        (["--seed", "1.5"], "it takes a whole number"),
+        (["--max_new_tokens", "0"], "evaluation.max_new_tokens is 0; allowed: "),
+        (["--style_profile", "nowhere.yaml"], "nowhere.yaml"),
+        (["no/such/folder"], "no/such/folder: no adapter folder"),
+        (["models:/"], "names no model"),
+        (["a", "b"], "unexpected argument 'b'"),
+    ],
+)
+def test_a_mistake_is_one_line(sqlite_store, piped, arguments, words):
+    code, replies, notes = piped(["chat", *arguments], "")
+    assert (code, replies, notes.count("\n")) == (2, [], 1)
+    assert notes.startswith("socratic-mlflow: error: ")
+    assert words in notes
+
+
+def test_a_bare_run_id_is_short_for_its_adapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_id = "0123456789abcdef" * 2
+    assert full_name(run_id) == f"runs:/{run_id}/adapter"
+    assert full_name("base") == "base"
+    (tmp_path / run_id).mkdir()
+    assert full_name(run_id) == run_id
+
+
+def test_the_scores_are_told_with_their_reasons():
+    text = told("では、君は正義について何を考えているのかね？なるほど。", SOCRATIC)
+    first, *rest = text.split("\n")
+    assert first.startswith("style 0.")
+    assert sum(line.startswith("  ") for line in rest) == len(rest) == 3
+    assert "のかね" in text
+    assert told("", SOCRATIC).count("\n") == 0
+
+
+def test_a_reply_cannot_steer_the_terminal():
+    assert printable("君\x1b[31m\x07\x9b\u202e\r!\n\t👩‍👧") == "君\\x1b[31m\\x07\\x9b\\u202e\\r!\n\t👩‍👧"
+
+
+def test_help_imports_nothing_heavy_and_has_examples(tmp_path):
+    program = (
+        "import sys; from socratic_mlflow.cli import build_parser; build_parser().parse_args(['chat']);"
+        "print([name for name in ('torch', 'mlflow', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+    shown = subprocess.run(
+        [sys.executable, "-m", "socratic_mlflow", "chat", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "socratic-mlflow chat < questions.txt > replies.txt" in shown
