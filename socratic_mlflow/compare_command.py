@@ -51,13 +51,16 @@ def _check_files(html: str | None, figure: str | None) -> None:
 
 
 def _read(names: Sequence[str], last: int | None, experiment: str | None) -> tuple[Any, list[Compared]]:
-    """The experiment that was looked in, and the runs, the best first."""
+    """The experiment that was looked in, else the first run's, and the runs, the best first."""
+    from mlflow import MlflowClient
+
     from socratic_mlflow.find_runs import find_experiment, find_run, last_trainings
     from socratic_mlflow.run_table import read_run
 
-    inside = find_experiment(experiment)
     # A run that is named is found wherever it is, unless an experiment is named too.
-    named = [find_run(name, inside if experiment else None) for name in names] or last_trainings(inside, last or LAST)
+    inside = find_experiment(experiment) if experiment or not names else None
+    named = [find_run(name, inside) for name in names] or last_trainings(inside, last or LAST)
+    inside = inside or MlflowClient().get_experiment(named[0].info.experiment_id)
     runs = {run.info.run_id: run for run in named}
     return inside, sorted(map(read_run, runs.values()), key=lambda run: run.order)
 
@@ -82,7 +85,7 @@ def _keep(
 
     png = draw_runs(runs)
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = to_page(shown, notes, png, draw_runs(runs, dark=True), when, f"MLflow experiment {experiment.name}")
+    page = to_page(shown, notes, png, draw_runs(runs, dark=True), when, f"Experiment {experiment.name}")
     if figure:
         _write(figure, png)
     if html:

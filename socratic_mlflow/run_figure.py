@@ -37,13 +37,18 @@ def draw_runs(runs: Sequence[Compared], dark: bool = False) -> bytes:
             _draw(left, number, run, "eval/socratic_style")
             _draw(right, number, run, "train/loss", thin=True)
             _draw(right, number, run, "eval/loss")
+        left.set_ylim(bottom=0)
         _finish(left, "Style of generated replies", "style (0 to 1)")
         _finish(right, "Loss on held-out dialogues (thin: training)", "cross-entropy (nats/token)")
         handles, labels = left.get_legend_handles_labels()
         if not handles:
             handles, labels = right.get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False)
+            columns = min(len(labels), 4)
+            # Legends are filled column by column, and read row by row.
+            order = [place for start in range(columns) for place in range(start, len(labels), columns)]
+            rows = [handles[place] for place in order], [labels[place] for place in order]
+            figure.legend(*rows, loc="outside lower center", ncols=columns, frameon=False)
         return to_png(figure)
 
 
@@ -87,7 +92,5 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.grid(alpha=0.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if axes.has_data():
-        axes.set_ylim(bottom=0)
-    else:
+    if not axes.has_data():
         axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, alpha=0.6)

@@ -17,22 +17,21 @@ _STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --ground: #161b22; --line: #3d444d; --soft: #21262d; --mark: #e3b341; }
 }
-body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: var(--ink); background: var(--ground);
+body { margin: 2rem auto; max-width: 88rem; padding: 0 1rem; color: var(--ink); background: var(--ground);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "Hiragino Sans", "Yu Gothic UI", "Noto Sans CJK JP", "Noto Sans JP",
   sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; }
 p.when { margin: 0 0 1.25rem; opacity: .75; }
 div.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: left; overflow-wrap: anywhere;
-  min-width: 2.5rem; }
-th { background: var(--soft); font-weight: 600; white-space: nowrap; }
-.n { text-align: right; white-space: nowrap; }
-td.id, td.status { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; white-space: nowrap; }
+th, td { padding: .4rem .75rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th { background: var(--soft); font-weight: 600; }
+.n { text-align: right; }
+td.id, td.status { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .9em; }
 tr.best td { font-weight: 600; }
 tr:not(.done) td.status { color: var(--mark); font-weight: 600; }
 ul { margin: 1rem 0; padding-left: 1.25rem; }
-img { display: block; width: 100%; height: auto; margin-top: 1.5rem; }
+img { display: block; width: 100%; min-width: 44rem; height: auto; margin-top: 1.5rem; }
 """
 
 
@@ -45,7 +44,7 @@ def to_page(shown: pd.DataFrame, notes: Sequence[str], light: bytes, dark: bytes
         f"<title>Comparison of {len(shown)} runs</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f'<h1>Comparison of {len(shown)} runs</h1>\n<p class="when">{escape(where)}, {escape(when)}. The best style first; '
         "style, tone, loss and hollow share are those of the best checkpoint.</p>\n"
-        f'<div class="wide">{_table(shown)}</div>\n{remarks}\n{_picture(light, dark)}\n</body>\n</html>\n'
+        f'<div class="wide">{_table(shown)}</div>\n{remarks}\n<div class="wide">{_picture(light, dark)}</div>\n</body>\n</html>\n'
     )
 
 

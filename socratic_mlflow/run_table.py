@@ -25,7 +25,7 @@ NUMBERS = ("#", *RESULTS[:-1])
 _CURVES = ("eval/socratic_style", "eval/socratic_tone", "eval/loss", "eval/hollow_share", "train/loss")
 # Where files lie and what happens around a training: no part of what is compared.
 _ASIDE = ("run.output_dir", "run.resume", "run.require_tracking", "registry.promote")
-_LONGEST = 40
+_LONGEST = 28
 _STATES = {
     "running": "is still running",
     "scheduled": "has not begun",

@@ -291,6 +291,13 @@ def test_a_comparison_is_logged_when_asked(store, run):
     assert len(cells(run())) == 2
 
 
+def test_a_comparison_is_logged_beside_the_runs_that_were_named(sqlite_store, run):
+    elsewhere = mlflow.create_experiment("elsewhere")
+    add_run("far", experiment=elsewhere)
+    run("far", "--log")
+    assert len(MlflowClient().search_runs([elsewhere], "tags.job = 'compare'")) == 1
+
+
 def test_nothing_is_logged_unless_asked(sqlite_store, run):
     add_run("one")
     run()

@@ -20,7 +20,7 @@ def run(tmp_path):
 
 def rows(printed):
     """The table's lines, by version."""
-    return {line.split()[0]: line for line in printed.splitlines() if line.strip()[:1].isdigit()}
+    return {line.split()[0]: line for line in printed.splitlines() if line.split()[:1] and line.split()[0].isdigit()}
 
 
 def test_versions_are_listed_newest_first_with_what_they_score(store, run):
@@ -73,11 +73,11 @@ def test_json_has_everything(store, tmp_path, run):
     assert found["moves"][0]["version"] == "1"
 
 
-def test_a_trainings_own_promotion_is_in_the_history_and_can_be_rolled_back_from(trained, run):
+def test_a_trainings_own_promotion_is_in_the_history(trained, run):
     found = versions.listed(trained.folder, training.MODEL)
     (move,) = found["moves"]
     assert (move["what"], move["version"], move["stage"]) == ("training", "1", "Production")
-    assert move["why"] == "there was no champion yet"
+    assert move["why"] == training.version(training.MODEL, 1).tags["promotion"]
     (version,) = found["versions"]
     assert version["run_id"] == trained.run.info.run_id
     assert version["style"] == pytest.approx(trained.run.data.metrics["summary/registered_style"], abs=1e-6)
