@@ -60,7 +60,8 @@ def _lines(standing: Standing, others: list[str]) -> Iterator[str]:
     best, champion = _best(standing), standing.champion
     reference = judged_by(champion.tags) if champion else ()
     odd = [entry for entry in standing.versions if reference and _is_scored(entry) and judged_by(entry.tags) != reference]
-    yield f"{safe(standing.name)}: {len(standing.versions)} versions, the newest first"
+    count = len(standing.versions)
+    yield f"{safe(standing.name)}: {count} version{'s' * (count != 1)}, the newest first"
     yield ""
     yield table(_HEADINGS, [_row(standing, entry, entry is best, entry in odd) for entry in standing.versions], _NUMBERS)
     yield ""

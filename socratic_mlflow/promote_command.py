@@ -96,7 +96,9 @@ def _move(standing: Standing, entry: Entry, stage: str, what: str, why: str, for
     move(standing.name, entry.version, stage, what, why, forced)
     lines = [f"version {entry.version} of {safe(standing.name)} is now in {_place(stage)}: {safe(why)}"]
     if stage == "Production" and champion and champion.version != entry.version:
-        lines.append(f"version {champion.version}, the champion until now, is archived; 'socratic-mlflow rollback' returns")
+        back = f"promote {champion.version}" if what == "rollback" else "rollback"
+        other = "" if standing.name == Config().registry.registered_model_name else f" --name {safe(standing.name)}"
+        lines.append(f"version {champion.version} is archived; 'socratic-mlflow {back}{other}' makes it the champion again")
     return write(*lines)
 
 

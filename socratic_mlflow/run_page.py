@@ -44,7 +44,8 @@ def to_page(shown: pd.DataFrame, notes: Sequence[str], light: bytes, dark: bytes
         f"<title>Comparison of {len(shown)} runs</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f'<h1>Comparison of {len(shown)} runs</h1>\n<p class="when">{escape(where)}, {escape(when)}. The best style first; '
         "style, tone, loss and hollow share are those of the best checkpoint.</p>\n"
-        f'<div class="wide">{_table(shown)}</div>\n{remarks}\n<div class="wide">{_picture(light, dark)}</div>\n</body>\n</html>\n'
+        f'<div class="wide">{_table(shown)}</div>\n{remarks}\n'
+        f'<div class="wide">{_picture(light, dark)}</div>\n</body>\n</html>\n'
     )
 
 

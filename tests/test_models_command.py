@@ -91,7 +91,7 @@ def test_without_a_name_the_default_is_listed_and_the_others_are_named(store, ru
     MlflowClient().create_registered_model("foreign")
     versions.add_foreign("foreign", started, {"a": "b"})
     printed = run("models")
-    assert printed.startswith("socratic-gemma: 1 versions")
+    assert printed.startswith("socratic-gemma: 1 version,")
     assert "other models of this project: another" in printed
     assert "foreign" not in printed
     assert "no scores" in run("models", "foreign")

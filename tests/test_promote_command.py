@@ -66,7 +66,7 @@ def test_stage_and_alias_move_together(registry, run):
     assert standing() == {1: ("Production", ["champion"]), 2: ("Archived", []), 3: ("Staging", ["challenger"])}
     printed = run("promote", "3")
     assert "style 0.400 is at least the 0.200 of version 1 on the same questions" in printed
-    assert "version 1, the champion until now, is archived" in printed
+    assert "version 1 is archived; 'socratic-mlflow rollback' makes it the champion again" in printed
     assert standing() == {1: ("Archived", []), 2: ("Archived", []), 3: ("Production", ["champion"])}
     assert mlflow.MlflowClient().get_model_version(NAME, "3").tags["promotion"].startswith("style 0.400 is at least")
 
@@ -188,7 +188,7 @@ def test_each_rollback_goes_one_further_back_and_promote_goes_forward(registry, 
         number = add(style)
         run("promote", number)
     assert "version 2 of socratic-gemma is now in Production and @champion: rolled back from version 3" in run("rollback")
-    run("rollback")
+    assert "version 2 is archived; 'socratic-mlflow promote 2' makes it the champion again" in run("rollback")
     assert standing() == {1: ("Production", ["champion"]), 2: ("Archived", []), 3: ("Archived", [])}
     assert "version 1 is the champion and none before it is recorded" in refused("rollback")
     run("promote", "3")
