@@ -95,12 +95,13 @@ def _row(standing: Standing, entry: Entry, best: bool, odd: bool) -> tuple[str, 
 def _best(standing: Standing) -> Entry | None:
     """The version with the highest style among those that were judged as the champion was and have not collapsed."""
     champion = standing.champion
+    reference = judged_by(champion.tags) if champion else ()
     found = [
         entry
         for entry in standing.versions
-        if champion
+        if reference
         and _is_scored(entry)
-        and judged_by(entry.tags) == judged_by(champion.tags)
+        and judged_by(entry.tags) == reference
         and not collapse(number(entry.tags, "eval.hollow_share") or 0.0)
     ]
     return max(found, key=lambda entry: number(entry.tags, "eval.socratic_style") or 0.0) if len(found) > 1 else None

@@ -27,7 +27,9 @@ def promote(version: str, stage: str, name: str | None, force: bool) -> int:
         good, why = _judge(standing, entry, stage)
         if not good and not force:
             raise ValueError(f"version {entry.version} stays where it is: {why} (--force moves it all the same)")
-        return _move(standing, entry, stage, "promote", why if good else f"forced, though {why}", forced=not good)
+        # Behind a semicolon stands what could be done instead.
+        because = why if good else f"forced, though {why.partition(';')[0]}"
+        return _move(standing, entry, stage, "promote", because, forced=not good)
 
 
 def rollback(name: str | None) -> int:

@@ -335,6 +335,8 @@ def test_a_version_by_another_project_is_refused_unless_forced(sqlite_store, run
     assert "no scores are known of it" in refused("promote", "2")
     run("promote", "2", "--force")
     assert standing()[2] == ("Production", ["champion"])
+    assert history()[-1].why.startswith("forced, though no scores are known of it")
+    assert "evaluate" not in history()[-1].why
 
 
 @pytest.mark.parametrize("given", [["models"], ["promote", "1"], ["rollback"]])
