@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 
 @contextmanager
@@ -41,7 +42,9 @@ def _check_exists() -> None:
 
     uri = absolute(mlflow.get_tracking_uri())
     path = next((uri.removeprefix(scheme) for scheme in ("sqlite:///", "file://", "file:") if uri.startswith(scheme)), uri)
-    if path.startswith("/") and not Path(path.partition("?")[0]).exists():
+    path = path.partition("?")[0]
+    # MLflow's own default has the folder's name quoted as in a URL.
+    if path.startswith("/") and not Path(path).exists() and not Path(unquote(path)).exists():
         raise ValueError(
             f"there is no MLflow store at {_address()}; run this where you trained, or set MLFLOW_TRACKING_URI"
         )

@@ -101,7 +101,7 @@ MISTAKES = [
     # registry and runs
     (
         ("models",),
-        "there is no MLflow store at sqlite:///mlflow.db; run this where you trained, or set MLFLOW_TRACKING_URI",
+        "mlflow.db; run this where you trained, or set MLFLOW_TRACKING_URI",
     ),
     (("promote",), "the following arguments are required: VERSION"),
     (("promote", "one"), "VERSION is 'one'; it takes a number"),
