@@ -11,7 +11,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from socratic_mlflow import __version__, cli_chat, cli_evaluate, cli_export, cli_score, cli_serve, cli_sync, cli_train
+from socratic_mlflow import (
+    __version__,
+    cli_chat,
+    cli_compare,
+    cli_evaluate,
+    cli_export,
+    cli_models,
+    cli_score,
+    cli_serve,
+    cli_sweep,
+    cli_sync,
+    cli_train,
+)
 from socratic_mlflow.options import by_name, unknown_name
 
 _EXAMPLES = """examples:
@@ -25,10 +37,13 @@ _EXAMPLES = """examples:
   socratic-mlflow serve models:/socratic-gemma@champion    OpenAI's chat completions API on 127.0.0.1:8000
   socratic-mlflow chat
   socratic-mlflow export models:/socratic-gemma@champion --to merged --output_dir my-model
+  socratic-mlflow models                                   versions, scores, stages
+  socratic-mlflow promote 3                                Production and @champion, if it is no worse; rollback undoes it
+  socratic-mlflow compare --last 3 --html comparison.html
 """
 
 # In the order in which help lists them.
-_COMMANDS = (cli_train, cli_score, cli_evaluate, cli_chat, cli_serve, cli_export, cli_sync)
+_COMMANDS = (cli_train, cli_sweep, cli_score, cli_evaluate, cli_chat, cli_serve, cli_export, cli_models, cli_compare, cli_sync)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -64,23 +64,22 @@ def decide(candidate: Candidate, config: Config, measure: Measure) -> tuple[bool
     if champion is None:
         return True, "there was no champion yet" + (f", though it has collapsed: {collapsed}" if collapsed else "")
     version, theirs = champion
-    fallen = collapse(theirs["hollow_share"])
+    if promote == "always" and collapse(theirs["hollow_share"]):
+        return True, f"promote=always; both it and version {version} have collapsed"
+    return compare(candidate.metrics, version, theirs, config.evaluation.metric_for_best_model)
+
+
+def compare(ours: Mapping[str, float], version: str, theirs: Mapping[str, float], metric: str) -> tuple[bool, str]:
+    """(whether a model that scores `ours` may take the place of `version`, which scores `theirs`; why), both on the same
+    questions; neither way do scores count where one of the two has collapsed."""
+    collapsed, fallen = collapse(ours["hollow_share"]), collapse(theirs["hollow_share"])
     if collapsed and not fallen:
         return False, f"it has collapsed ({collapsed}) and version {version} has not"
-    if promote == "always":
-        return True, f"promote=always; both it and version {version} have collapsed"
     if fallen and not collapsed:
         return True, f"version {version} has collapsed ({fallen}) and it has not"
-    return _compare(candidate, version, theirs, config.evaluation.metric_for_best_model)
-
-
-def _compare(candidate: Candidate, version: str, theirs: Mapping[str, float], metric: str) -> tuple[bool, str]:
-    ours, champions, word = rounded(candidate.metrics[metric]), rounded(theirs[metric]), metric.removeprefix("socratic_")
-    relation = "at least" if ours >= champions else "below"
-    return (
-        ours >= champions,
-        f"{word} {ours:.3f} is {relation} the {champions:.3f} of version {version} on the same questions",
-    )
+    our, their, word = rounded(ours[metric]), rounded(theirs[metric]), metric.removeprefix("socratic_")
+    relation = "at least" if our >= their else "below"
+    return our >= their, f"{word} {our:.3f} is {relation} the {their:.3f} of version {version} on the same questions"
 
 
 def below_champion(name: str, candidate: Candidate) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from socratic_mlflow.config import Config
 from socratic_mlflow.model import base_location
 from socratic_mlflow.promotion import DECIDING, Candidate, Measure, below_champion, decide, rounded
 from socratic_mlflow.quality import collapse
+from socratic_mlflow.standing import move
 from socratic_mlflow.store_errors import is_missing
 
 PACKAGE = Path(__file__).parent
@@ -68,9 +69,7 @@ def register(candidate: Candidate, config: Config, measure: Measure) -> Version:
     stage, alias = ("Production", "champion") if promoted else below_champion(name, candidate)
     uri = f"models:/{name}/{stage if alias else version.version}"
     client.update_model_version(name, version.version, description=describe(candidate, config, uri, f"{stage}: {why}"))
-    if alias:
-        client.set_registered_model_alias(name, alias, version.version)
-    client.transition_model_version_stage(name, version.version, stage, archive_existing_versions=promoted)
+    move(name, str(version.version), stage, "training", why)
     return Version(name, str(version.version), stage, alias, why, str(version.source).removeprefix("models:/"))
 
 

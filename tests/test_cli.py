@@ -37,9 +37,12 @@ INPUTS = {
 
 MISTAKES = [
     # usage
-    ((), "the following arguments are required: {train,check-data,score,evaluate,sync}"),
+    ((), "the following arguments are required: {train,check-data,score,evaluate,sync,models,promote,rollback,compare}"),
     (("trian",), "invalid choice: 'trian'"),
-    (("--epochs", "3"), "the following arguments are required: {train,check-data,score,evaluate,sync}"),
+    (
+        ("--epochs", "3"),
+        "the following arguments are required: {train,check-data,score,evaluate,sync,models,promote,rollback,compare}",
+    ),
     (("train", "extra"), "unexpected argument 'extra'"),
     (("train", "-e", "3"), "unexpected argument '-e'"),
     (("train", "--epochs"), "expected one argument"),
@@ -95,6 +98,17 @@ MISTAKES = [
     (("sync", "nowhere"), "nowhere: holds no journal; give the output_dir of a training"),
     (("sync", "folder"), "folder: holds no journal"),
     (("sync", "good.jsonl"), "good.jsonl: holds no journal"),
+    # registry and runs
+    (
+        ("models",),
+        "mlflow.db; run this where you trained, or set MLFLOW_TRACKING_URI",
+    ),
+    (("promote",), "the following arguments are required: VERSION"),
+    (("promote", "one"), "VERSION is 'one'; it takes a number"),
+    (("promote", "1", "--stage", "Best"), "invalid choice: 'Best'"),
+    (("rollback", "1"), "unexpected argument '1'"),
+    (("compare", "--last", "0"), "it takes a whole number from 1 to 100"),
+    (("compare", "--html", "good.jsonl"), "good.jsonl is there already and is not written over"),
 ]
 
 
@@ -169,7 +183,7 @@ def test_help_says_each_fields_range_default_and_what_a_preset_makes_of_it(tmp_p
 def test_help_and_version_of_the_program_itself(tmp_path: Path) -> None:
     done = run(tmp_path, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "{train,check-data,score,evaluate,sync}" in done.stdout
+    assert "{train,check-data,score,evaluate,sync,models,promote,rollback,compare}" in done.stdout
     assert "  socratic-mlflow score --file bundled " in run(tmp_path, "score", "--help").stdout
     assert run(tmp_path, "--version").stdout.strip() == __version__
 

@@ -1,0 +1,330 @@
+"""`socratic-mlflow compare`: trainings side by side. Real stores; the runs have what a training logs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import mlflow
+import pytest
+import servers
+import stores
+import versions
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from PIL import Image
+
+from socratic_mlflow import cli
+from socratic_mlflow.config import Config, flatten
+from socratic_mlflow.find_runs import find_run
+
+JAPANESE = "学習率の比較"
+
+
+def add_run(name, styles=(0.1, 0.2), *, status="FINISHED", experiment="0", start=0, hollow=0.0, tags=None, **params):
+    """A run as a training logs it, evaluated at steps 0, 10, 20, ...; `params` by dotted key, dot as __. Returns its id."""
+    client = MlflowClient()
+    run_id = client.create_run(experiment, start_time=1_000_000 + start * 1000, run_name=name, tags=tags).info.run_id
+    values = flatten(Config()) | {
+        "evaluation.questions_digest": "q",
+        "evaluation.style_profile_digest": "p",
+        "data.digest": "d",
+    }
+    values |= {key.replace("__", "."): value for key, value in params.items()}
+    found = [Metric("eval/socratic_style", style, 0, 10 * count) for count, style in enumerate(styles)]
+    found += [Metric("eval/socratic_tone", 0.5, 0, 10 * count) for count in range(len(styles))]
+    found += [Metric("eval/hollow_share", hollow, 0, 10 * count) for count in range(len(styles))]
+    found += [Metric("eval/loss", 3.0 - 0.1 * count, 0, 10 * count) for count in range(len(styles))]
+    found += [Metric("train/loss", 3.5 - 0.01 * step, 0, step) for step in range(1, 10 * len(styles))]
+    client.log_batch(run_id, metrics=found, params=[Param(key, str(value)) for key, value in values.items()])
+    if status != "RUNNING":
+        client.set_terminated(run_id, status, end_time=1_000_000 + start * 1000 + 65_000)
+    return run_id
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the command in an empty folder; returns what it printed."""
+    return lambda *given: versions.command(tmp_path, "compare", *map(str, given))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run the command, which must refuse; returns its one line."""
+
+    def refused(*given):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["compare", *map(str, given)])
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line.removeprefix("socratic-mlflow: error: ")
+
+    return refused
+
+
+def cells(printed):
+    """[{heading: cell}] of the printed table; cells have no two spaces in a row."""
+    lines = printed.splitlines()
+    heads = re.split(r"  +", lines[0].strip())
+    found = [re.split(r"  +", line.strip()) for line in lines[2:] if line.strip()[:1].isdigit()]
+    assert all(len(row) == len(heads) for row in found), printed
+    return [dict(zip(heads, row, strict=True)) for row in found]
+
+
+def test_the_best_style_comes_first_and_only_what_differs_is_shown(store, run):
+    low = add_run("low", (0.0, 0.2, 0.1), lora__r=8)
+    high = add_run("high", (0.0, 0.1, 0.45), training__learning_rate=0.001, run__output_dir="elsewhere")
+    first, second = cells(run())
+    assert list(first) == [
+        "#", "run", "id", "status", "learning_rate", "lora_r", "style", "tone", "loss", "hollow", "best step",
+        "duration", "version",
+    ]  # fmt: skip
+    assert (first["run"], first["id"], first["status"]) == ("high", high[:8], "finished")
+    assert (first["learning_rate"], first["lora_r"], first["style"], first["best step"]) == ("0.001", "16", "0.450", "20")
+    assert (second["learning_rate"], second["lora_r"], second["style"], second["best step"]) == (
+        "8e-05",
+        "8",
+        "0.200",
+        "10",
+    )
+    assert (second["id"], second["tone"], second["loss"], second["duration"]) == (low[:8], "0.500", "2.900", "1 min 05 s")
+
+
+def test_a_collapsed_run_comes_last_whatever_its_style(sqlite_store, run):
+    add_run("honest", (0.0, 0.2))
+    add_run("collapsed", (0.0, 0.9), hollow=0.8)
+    printed = run()
+    assert [row["run"] for row in cells(printed)] == ["honest", "collapsed"]
+    assert "#2 has collapsed (80% of the replies" in printed
+
+
+def test_runs_that_are_not_done_are_marked_and_only_compared_when_named(store, run):
+    done = add_run("done")
+    others = {status: add_run(f"is {status}", status=status) for status in ("RUNNING", "FAILED", "KILLED")}
+    assert [row["id"] for row in cells(run())] == [done[:8]]
+    printed = run(done, *others.values())
+    assert {row["status"] for row in cells(printed)} == {"finished", "running", "failed", "killed"}
+    for state in ("is still running", "has failed", "was stopped or killed"):
+        assert state in printed
+
+
+def test_the_last_five_finished_trainings_are_compared_and_evaluations_are_none(sqlite_store, run):
+    for count in range(7):
+        add_run(f"run-{count}", (0.0, 0.1 * count), start=count)
+    with mlflow.start_run(run_name="evaluate something", tags={"job": "evaluate"}):
+        mlflow.log_metric("eval/socratic_style", 0.99)
+    assert [row["run"] for row in cells(run())] == ["run-6", "run-5", "run-4", "run-3", "run-2"]
+    assert [row["run"] for row in cells(run("--last", 2))] == ["run-6", "run-5"]
+    assert len(cells(run("--last", 50))) == 7
+
+
+def test_a_run_is_found_by_id_by_its_first_digits_and_by_name(store, run):
+    one, other = add_run("quiet-fox-7"), add_run(JAPANESE)
+    for text in (one, one[:8], one[:4], "quiet-fox-7"):
+        if not other.startswith(text):
+            assert find_run(text).info.run_id == one
+    assert find_run(JAPANESE).info.run_id == other
+    # The same run twice is one row.
+    assert len(cells(run(one, one[:9], "quiet-fox-7"))) == 1
+
+
+def test_a_name_that_looks_like_digits_is_found_and_one_with_quotes_too(store):
+    digits, quoted = add_run("deadbeef"), add_run("it's")
+    assert find_run("deadbeef").info.run_id == digits
+    assert find_run("it's").info.run_id == quoted
+
+
+def test_a_named_run_is_found_in_any_experiment_unless_one_is_named(store, run, refused):
+    elsewhere = mlflow.create_experiment("elsewhere")
+    add_run("far", experiment=elsewhere)
+    add_run("near")
+    assert len(cells(run("far", "near"))) == 2
+    assert [row["run"] for row in cells(run("--experiment", "elsewhere"))] == ["far"]
+    assert "no run 'near' in experiment 'elsewhere'" in refused("near", "--experiment", "elsewhere")
+
+
+def test_mistakes_are_one_line(store, refused, tmp_path):
+    MlflowClient().search_experiments()
+    assert "experiment 'Default' has no finished training" in refused()
+    one = add_run("twin")
+    add_run("twin")
+    MlflowClient().delete_run(add_run("deleted"))
+    gone = MlflowClient().create_run("0").info.run_id
+    MlflowClient().delete_run(gone)
+    (tmp_path / "there.html").write_text("mine")
+    for given, words in [
+        (["twin"], "'twin' means 2 runs in this MLflow store ("),
+        (["nobody"], "no run 'nobody' in this MLflow store; RUN is a run id"),
+        ([""], "no run ''"),
+        (["%"], "no run '%'"),
+        (["deleted"], "no run 'deleted'"),
+        ([gone], "is deleted; restore it"),
+        (["f" * 32], "no run 'ffff"),
+        ([one[:3]], "no run"),
+        ([one, "--last", "2"], "give RUNs or --last N, not both"),
+        (["--last", "0"], "it takes a whole number from 1 to 100"),
+        (["--last", "many"], "it takes a whole number from 1 to 100"),
+        (["--experiment", "nowhere"], "there is no experiment 'nowhere'; there are 'Default'"),
+        ([one, "--html", tmp_path / "there.html"], "is there already and is not written over"),
+        ([one, "--html", tmp_path / "no/page.html"], "there is no folder"),
+        ([one, "--figure", tmp_path / "figure.pdf"], "give a name that ends in .png"),
+        ([one, "--figure", tmp_path / "a.png", "--html", tmp_path / "a.png"], "give two names"),
+    ]:
+        assert words in refused(*given), given
+    assert (tmp_path / "there.html").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == ["there.html"]
+
+
+def test_scores_that_do_not_compare_are_said_to_and_other_data_too(sqlite_store, run):
+    add_run("one")
+    assert "note" not in run()
+    add_run("two", evaluation__questions_digest="others")
+    assert "styles do not compare" in run()
+    assert "not all of these runs had the same dialogues" not in run()
+    add_run("three", data__digest="others")
+    assert "not all of these runs had the same dialogues" in run()
+
+
+def test_a_param_that_a_later_start_changed_has_its_present_value(sqlite_store, run):
+    add_run("longer", tags={"changed.training.epochs": "30 -> 60"})
+    add_run("plain")
+    assert {row["run"]: row["epochs"] for row in cells(run())} == {"longer": "60", "plain": "30"}
+
+
+def test_a_run_of_another_project_has_dashes(sqlite_store, run):
+    add_run("ours")
+    with mlflow.start_run(run_name="foreign"):
+        mlflow.log_param("alpha", 1)
+    first, second = cells(run("ours", "foreign"))
+    assert (first["run"], second["run"]) == ("ours", "foreign")
+    assert [second[name] for name in ("style", "tone", "loss", "hollow", "best step", "version")] == ["-"] * 6
+
+
+def test_a_run_whose_scores_are_not_finite_is_compared_all_the_same(sqlite_store, run, tmp_path):
+    add_run("diverged", (0.0, math.nan, math.inf))
+    add_run("fine")
+    assert cells(run("--figure", tmp_path / "curves.png"))[-1]["run"] in ("fine", "diverged")
+    assert (tmp_path / "curves.png").is_file()
+
+
+class Page(HTMLParser):
+    """What a page has: its texts, its tags with their attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.texts, self.tags = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def images(page):
+    """The PNG files in a page."""
+    sources = [attributes.get("src") or attributes["srcset"] for tag, attributes in page.tags if tag in ("img", "source")]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+
+
+def test_the_page_stands_alone_and_shows_names_as_they_are(store, run, tmp_path):
+    add_run(JAPANESE, (0.0, 0.3), lora__r=8)
+    add_run("<script>alert('x')</script>&\"", (0.0, 0.1))
+    printed = run("--html", tmp_path / "page.html")
+    assert f"wrote  {tmp_path / 'page.html'}" in printed
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert JAPANESE in page.texts
+    assert "<script>alert('x')</script>&\"" in page.texts
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not re.search(r"(?:src|href|srcset)=\"(?!data:image/png)|url\(|@import", text)
+    dark, light = images(page)
+    assert light.size == dark.size
+    assert light.convert("L").getpixel((1, 1)) > 200 > 60 > dark.convert("L").getpixel((1, 1))
+    assert {"lora_r", "0.300", "8"} <= set(page.texts)
+
+
+def test_the_figure_is_written_and_never_over_another(sqlite_store, run, refused, tmp_path):
+    add_run("one")
+    run("--figure", tmp_path / "curves.png")
+    before = (tmp_path / "curves.png").read_bytes()
+    assert Image.open(io.BytesIO(before)).size[0] > 1000
+    assert "is there already" in refused("--figure", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes() == before
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_names_that_no_font_has_or_that_look_like_formulas_make_no_noise(sqlite_store, run, tmp_path):
+    for name in (JAPANESE, "$x_{$", "a" * 100, "tab\tand\nline", "🦊"):
+        add_run(name)
+    run("--figure", tmp_path / "curves.png")
+
+
+def test_many_runs_fit(sqlite_store, run, tmp_path):
+    for count in range(12):
+        add_run(f"run-{count}", start=count)
+    run("--last", 12, "--figure", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
+
+
+def test_a_comparison_is_logged_when_asked(store, run):
+    ids = [add_run("one", (0.0, 0.3)), add_run(JAPANESE, (0.0, 0.1))]
+    assert "into run " in run("--log")
+    (logged,) = MlflowClient().search_runs(["0"], "tags.job = 'compare'")
+    assert (logged.info.run_name, logged.info.status) == ("comparison", "FINISHED")
+    assert logged.data.tags["compared_runs"] == ",".join(ids)
+    names = stores.artifacts(logged.info.run_id)
+    assert sorted(names) == ["comparison.html", "comparison.json", "comparison.png"]
+    assert [row["run"] for row in stores.table(logged.info.run_id, "comparison.json")] == ["one", JAPANESE]
+    assert JAPANESE in stores.artifact_text(logged.info.run_id, "comparison.html")
+    # The comparison is no training, and is not compared the next time.
+    assert len(cells(run())) == 2
+
+
+def test_a_comparison_is_logged_beside_the_runs_that_were_named(sqlite_store, run):
+    elsewhere = mlflow.create_experiment("elsewhere")
+    add_run("far", experiment=elsewhere)
+    run("far", "--log")
+    assert len(MlflowClient().search_runs([elsewhere], "tags.job = 'compare'")) == 1
+
+
+def test_nothing_is_logged_unless_asked(sqlite_store, run):
+    add_run("one")
+    run()
+    assert len(MlflowClient().search_runs(["0"])) == 1
+
+
+def test_a_real_training_scores_in_the_table_as_in_the_registry(trained, run):
+    (row,) = cells(run(trained.run.info.run_id))
+    metrics = trained.run.data.metrics
+    assert float(row["style"]) == pytest.approx(metrics["summary/registered_style"], abs=5e-4)
+    assert float(row["loss"]) == pytest.approx(metrics["summary/registered_loss"], abs=5e-4)
+    assert row["version"] == "tiny-socrates/1"
+    assert row["best step"] == MlflowClient().get_model_version("tiny-socrates", "1").tags["step"]
+
+
+def test_over_http_it_is_the_same(tmp_path, empty_database):
+    with servers.running(servers.Server(tmp_path / "server", empty_database)) as server, stores.used(server.uri):
+        ids = [add_run("one", (0.0, 0.3)), add_run("two", (0.0, 0.1))]
+        printed = versions.command(tmp_path, "compare", ids[0][:8], "two", "--log")
+        assert [row["id"] for row in cells(printed)] == [ids[0][:8], ids[1][:8]]
+        (logged,) = MlflowClient().search_runs(["0"], "tags.job = 'compare'")
+        assert len(stores.artifacts(logged.info.run_id)) == 3
+
+
+@pytest.mark.skipif(not shutil.which("head"), reason="no head")
+def test_a_reader_that_goes_away_is_no_error(sqlite_store, tmp_path):
+    add_run("one")
+    command = f"{sys.executable} -m socratic_mlflow compare | head -c 1"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert done.stderr == ""
