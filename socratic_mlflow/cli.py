@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from socratic_mlflow import __version__, cli_evaluate, cli_score, cli_sync, cli_train
+from socratic_mlflow import __version__, cli_evaluate, cli_score, cli_sweep, cli_sync, cli_train
 from socratic_mlflow.options import by_name, unknown_name
 
 _EXAMPLES = """examples:
@@ -22,10 +22,11 @@ _EXAMPLES = """examples:
   socratic-mlflow sync                                     deliver what MLflow missed while it was away
   socratic-mlflow score 'では、君は正義について何を考えているのかね？'
   socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1
+  socratic-mlflow sweep --preset embedded --n_trials 8
 """
 
 # In the order in which help lists them.
-_COMMANDS = (cli_train, cli_score, cli_evaluate, cli_sync)
+_COMMANDS = (cli_train, cli_score, cli_evaluate, cli_sync, cli_sweep)
 
 
 class _Parser(argparse.ArgumentParser):
