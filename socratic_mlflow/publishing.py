@@ -79,7 +79,7 @@ def _leave_unregistered(output: OutputDir, tracker: Tracker, announced: Record) 
     """End the run, whose model is to stay in the output folder; False where MLflow is away."""
     last = [record["kind"] for record, _ in Journal(output.journal).records() if record["kind"] in ("register", "end")][-1]
     if last == "register":
-        _say_or_log_before_and_after(tracker, announced["candidate"]["step"])
+        _say_or_log_before_and_after(tracker, announced["candidate"].get("step", 0))
         done = tracker.end("FINISHED")
         output.record(build_config({}, str(output.config_file)), run_id=tracker.run_id)
     else:

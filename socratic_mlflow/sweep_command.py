@@ -16,6 +16,7 @@ from socratic_mlflow.config import Config, flatten, with_values
 from socratic_mlflow.lock import LOCK_FILE
 from socratic_mlflow.options import NOT_GIVEN, build_config, parse_values
 from socratic_mlflow.quiet import quiet
+from socratic_mlflow.run_config import is_run_config
 from socratic_mlflow.sweep_space import Dimension, read_space
 
 # What may differ between workers of one sweep, and between its starts.
@@ -40,7 +41,9 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
     fixed = parse_values(given)
     dimensions = read_space(space, config.run.preset, fixed)
     definition = _definition(config, dimensions)
-    folder = Path(_folder(config, definition) if "run.output_dir" not in fixed else config.run.output_dir)
+    # Of a run that is named as --config, its own folder is not meant.
+    chosen = fixed.get("run.output_dir", "auto" if yaml_path and is_run_config(yaml_path) else config.run.output_dir)
+    folder = Path(chosen if chosen != "auto" else _folder(config, definition))
     _check_folder(folder)
     if trouble := store_trouble(run_of(folder / "journal")):
         raise ValueError(f"MLflow cannot be reached ({trouble}), and a sweep needs it to begin")
@@ -138,13 +141,14 @@ def _work(plan: Any, study: Any, parent: str, signals: Any) -> int:
 
 def _try(plan: Any, study: Any, parent: str, signals: Any, claim: ExitStack) -> None:
     """One trial; `claim` is given back once it is ours. One that is stopped, or cannot begin, is queued again."""
-    from socratic_mlflow.sweep_study import queue_again
+    from socratic_mlflow.sweep_study import mark_begun, queue_again
     from socratic_mlflow.sweep_worker import TrialFailedError, run_trial
 
     ours: list[int] = []
 
     def objective(trial: Any) -> float:
         ours.append(trial.number)
+        mark_begun(trial)
         claim.close()
         return run_trial(plan, trial, parent, signals)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -23,7 +24,7 @@ from socratic_mlflow.sweep_space import Dimension
 HEARTBEAT_S, GRACE_S = 10, 60
 # A trial that takes its worker down again and again (the machine, for lack of memory) is given up.
 _MOST_RETRIES = 5
-_DEFINITION = "definition"
+_DEFINITION, _BEGUN = "definition", "begun"
 
 
 class SeedPerTrial(BaseSampler):
@@ -136,11 +137,27 @@ def to_do(study: Any, n_trials: int) -> str:
     Those of workers that give no sign of life any more are queued again first.
     """
     optuna.storages.fail_stale_trials(study)
+    _fail_unbegun(study)
     trials = latest(study)
     states = {trial.state for trial in trials}
     if TrialState.WAITING in states or len(trials) < n_trials:
         return "try"
     return "wait" if TrialState.RUNNING in states else "done"
+
+
+def mark_begun(trial: Trial) -> None:
+    """The trial's worker gives signs of life from here on."""
+    trial.set_user_attr(_BEGUN, trial.number)
+
+
+def _fail_unbegun(study: Any) -> None:
+    """Queue again what was left by a worker that was killed between the trial's creation and its first sign of life: Optuna
+    takes none for dead that never gave one."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        age_s = (datetime.now() - trial.datetime_start).total_seconds()
+        if trial.user_attrs.get(_BEGUN) != trial.number and age_s > GRACE_S:
+            study.tell(trial.number, state=TrialState.FAIL)
+            queue_again(study, trial.number)
 
 
 def queue_again(study: Any, trial_number: int) -> None:
