@@ -20,7 +20,8 @@ from socratic_mlflow.yaml_nodes import compose
 
 SHIPPED = Path(__file__).parent / "spaces"
 _LARGEST_BYTES = 64 * 1024
-_RANGE, _PLAIN = {"low", "high", "log", "step"}, "tag:yaml.org,2002:"
+_RANGE = {"low", "high", "log", "step"}
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool")}
 # Where files lie, and by what the trials are compared.
 _FIXED = ("run.", "registry.", "evaluation.")
 _ENTRY = "an entry is {low: .., high: ..}, with log: true or step: .. where wanted, or {choices: [.., ..]}"
@@ -96,7 +97,7 @@ def _properties(entry: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in entry.value if entry.id == "mapping" else ():
         scalars = value.value if value.id == "sequence" else [value]
-        if key.value in found or not all(each.id == "scalar" and each.tag.startswith(_PLAIN) for each in (key, *scalars)):
+        if key.value in found or not all(each.id == "scalar" and each.tag in _PLAIN for each in (key, *scalars)):
             raise ValueError(_ENTRY)
         texts = [str(each.value) for each in scalars]
         found[key.value] = texts if value.id == "sequence" else texts[0]
