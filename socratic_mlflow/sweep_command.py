@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -170,7 +171,10 @@ def _conclude(plan: Any, study: Any) -> int:
     sweep_run.drop_checkpoints(plan, study)
     best = best_of(study)
     if best is None:
-        raise RuntimeError(f"none of {plan.n_trials} trials came to its end; see {plan.folder / 'logs'}")
+        text = f"none of {plan.n_trials} trials came to its end; what they printed is in {plan.folder / 'logs'}"
+        sweep_run.end(plan, "FAILED", {"error": text})
+        print(f"socratic-mlflow: error: {text}", file=sys.stderr, flush=True)
+        return 1
     print(f"best   trial {original(best)}: {plan.metric} {best.value:.3f} with {in_words(best.params)}", flush=True)
     code, model = sweep_run.register_best(plan, best) if plan.config.registry.register else (0, "")
     sweep_run.end(plan, "FINISHED", {"registered_model": model} if model else None)

@@ -94,6 +94,7 @@ def _row(plan: Plan, trial: FrozenTrial) -> dict[str, Any]:
         "trial": original(trial),
         "state": trial.state.name.lower(),
         plan.metric: trial.value if trial.state == TrialState.COMPLETE else None,
+        "loss": trial.user_attrs.get("loss"),
         "last evaluation": trial.intermediate_values[reached] if reached is not None else None,
         "last step": reached,
         **{dimension.flag: trial.params.get(dimension.flag) for dimension in plan.space},

@@ -25,6 +25,8 @@ HEARTBEAT_S, GRACE_S = 10, 60
 # A trial that takes its worker down again and again (the machine, for lack of memory) is given up.
 _MOST_RETRIES = 5
 _DEFINITION, _BEGUN = "definition", "begun"
+# The user attribute of a trial that has come to its end, by which it is compared with others.
+RANK = "rank"
 
 
 class SeedPerTrial(BaseSampler):
@@ -123,12 +125,12 @@ def latest(study: Any) -> list[FrozenTrial]:
 
 
 def best_of(study: Any) -> FrozenTrial | None:
-    """The trial with the highest value, the first of equals; None where none has come to its end.
+    """The trial of the highest rank (`selection.rank`), the first of equals; None where none has come to its end.
 
-    Trials that a person has added from elsewhere teach the sampler; they have no adapter here.
+    Trials that a person has added from elsewhere teach the sampler; they have no rank, and no adapter here.
     """
-    complete = [trial for trial in latest(study) if trial.state == TrialState.COMPLETE and "run_id" in trial.user_attrs]
-    return max(complete, key=lambda trial: (trial.value, -original(trial)), default=None)
+    complete = [trial for trial in latest(study) if trial.state == TrialState.COMPLETE and RANK in trial.user_attrs]
+    return max(complete, key=lambda trial: tuple(trial.user_attrs[RANK]), default=None)
 
 
 def to_do(study: Any, n_trials: int) -> str:

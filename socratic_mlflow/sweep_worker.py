@@ -28,8 +28,9 @@ from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.records import is_well_formed
 from socratic_mlflow.redaction import redact
+from socratic_mlflow.selection import rank
 from socratic_mlflow.sweep_space import Dimension
-from socratic_mlflow.sweep_study import best_of, original, suggest
+from socratic_mlflow.sweep_study import RANK, best_of, original, suggest
 
 _POLL_S = 0.1
 # How long a folder may be in use: the last process in it writes its checkpoint, or another worker registers a model.
@@ -214,6 +215,9 @@ def _outcome(plan: Plan, trial: Any, number: int, code: int, pruned: str, signal
         metrics = candidate["metrics"]
         trial.set_user_attr("run_id", output.state().get("run_id", ""))
         trial.set_user_attr("step", candidate["step"])
+        trial.set_user_attr("loss", metrics.get("loss"))
+        # As among the checkpoints of one training: of equal scores, the lower loss.
+        trial.set_user_attr(RANK, rank(metrics, plan.metric))
         return _score(metrics[plan.metric], metrics.get("hollow_share", 0.0))
     if signals.heard or (code == 130 and not pruned):
         raise KeyboardInterrupt(signals.heard or f"trial {number} was interrupted")

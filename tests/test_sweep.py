@@ -17,8 +17,8 @@ from training import Training
 from socratic_mlflow.sweep_study import open_study
 
 SPACE = "learning_rate: {choices: [0.05, 1e-9]}\nlora_r: {low: 2, high: 4}\n"
-# The second one learns nothing, so that it is pruned where the first one was better.
-QUEUED = [{"learning_rate": 0.05, "lora_r": 4}, {"learning_rate": 1e-9, "lora_r": 2}]
+# The first one learns nothing, so that the best is one of the others.
+QUEUED = [{"learning_rate": 1e-9, "lora_r": 2}, {"learning_rate": 0.05, "lora_r": 4}]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def arguments(inputs: Path, space: Path, n_trials: int, **changes: Any) -> list[
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, training_inputs: Path, empty_database: Path) -> Iterator[Swept]:
-    """Two trials, of which the second is pruned, and one that Optuna chose; in a store of their own."""
+    """Two trials whose values are given, and one whose values Optuna chooses; in a store of their own."""
     folder = tmp_path_factory.mktemp("swept")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     (folder / "out").mkdir()
@@ -75,9 +75,7 @@ def test_each_trial_is_a_nested_run_with_all_that_a_training_logs(swept: Swept, 
     assert [run.data.tags["trial"] for run in swept.trials] == ["0", "1", "2"]
     with stores.used(finished_training.store):
         artifacts = faults.plain_artifacts(finished_training.run.info.run_id)
-    whole = [run for run in swept.trials if "pruned" not in run.data.tags]
-    assert whole[0].data.tags["trial"] == "0"
-    for run in whole:
+    for run in swept.trials:
         assert run.info.status == "FINISHED"
         assert "error" not in run.data.tags
         assert faults.plain_artifacts(run.info.run_id) == artifacts
@@ -85,12 +83,13 @@ def test_each_trial_is_a_nested_run_with_all_that_a_training_logs(swept: Swept, 
         assert stores.image_steps(run.info.run_id) == training.EVALUATED
         assert stores.logged_twice(run.info.run_id) == []
         assert run.data.params.keys() >= finished_training.run.data.params.keys()
-    assert [run.data.params["lora.r"] for run in swept.trials[:2]] == ["4", "2"]
+    assert [run.data.params["lora.r"] for run in swept.trials[:2]] == ["2", "4"]
 
 
 def test_the_best_adapter_alone_is_registered(swept: Swept) -> None:
-    rows = [row for row in stores.table(swept.parent.info.run_id, "trials.json") if row["state"] == "complete"]
-    best = max(rows, key=lambda row: (row["socratic_tone"], -row["trial"]))
+    rows = stores.table(swept.parent.info.run_id, "trials.json")
+    best = max(rows, key=lambda row: (row["socratic_tone"], -row["loss"]))
+    assert best["trial"] > 0
     (version,) = MlflowClient().search_model_versions(f"name='{training.MODEL}'")
     assert version.run_id == best["run_id"] == swept.trials[best["trial"]].info.run_id
     assert version.current_stage == "Production"
@@ -108,12 +107,12 @@ def test_the_sweeps_run_shows_the_study(swept: Swept) -> None:
     assert run.data.params["training.max_steps"] == str(training.MAX_STEPS)
     assert not {"lora.r", "training.learning_rate"} & run.data.params.keys()
     rows = stores.table(run_id, "trials.json")
-    assert [(row["trial"], row["learning_rate"], row["lora_r"]) for row in rows[:2]] == [(0, 0.05, 4), (1, 1e-9, 2)]
+    assert [(row["trial"], row["learning_rate"], row["lora_r"]) for row in rows[:2]] == [(0, 1e-9, 2), (1, 0.05, 4)]
     assert stores.steps(run_id, "search/best_value") == [1, 2, 3]
     assert stores.image_steps(run_id, "optimization_history") == [1, 2, 3]
-    complete = sum(row["state"] == "complete" for row in rows)
+    assert {row["state"] for row in rows} == {"complete"}
     for key in ("parallel_coordinate", "parameter_importance"):
-        assert bool(stores.image_steps(run_id, key)) == (complete > 1)
+        assert stores.image_steps(run_id, key) == [2, 3]
 
 
 def test_of_the_losers_the_adapters_stay_and_the_checkpoints_go(swept: Swept) -> None:

@@ -24,7 +24,7 @@ HASTY = "import sys, socratic_mlflow.sweep_study as s; s.HEARTBEAT_S, s.GRACE_S 
 HASTY += "from socratic_mlflow.cli import main; sys.exit(main(sys.argv[1:]))"
 COMMAND = (sys.executable, "-c", HASTY)
 # Long enough that a worker can be struck in the middle.
-STEPS, EVAL_STEPS = 300, 20
+STEPS, EVAL_STEPS = 120, 20
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_worker_that_is_struck_down_leaves_a_trial_that_the_next_start_goes_on
 
 
 def test_two_workers_share_one_study(folder: Path, training_inputs: Path) -> None:
-    command = given(folder, training_inputs, 4)
+    command = given(folder, training_inputs, 4, max_steps=3)
     with faults.started(folder, command) as one, faults.started(folder, command) as two:
         assert (one.end(), two.end()) == (0, 0), one.printed + one.errors + two.printed + two.errors
         printed = [one.printed, two.printed]
@@ -115,6 +115,7 @@ def test_a_trial_below_the_others_median_is_stopped_and_says_so(folder: Path, tr
     study(folder).add_trial(others)
     command = given(folder, training_inputs, 2, max_steps=STEPS, eval_steps=EVAL_STEPS)
     printed = faults.finished(folder, command, code=1)
+    assert "none of 2 trials came to its end; what they printed is in out/logs" in printed
     assert f"trial 1 pruned at step {EVAL_STEPS}: tone " in printed
     run = runs()["1"]
     assert run.info.status == "KILLED"
