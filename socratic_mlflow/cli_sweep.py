@@ -63,6 +63,6 @@ def _count(text: str) -> int:
     """The number of trials; ValueError (one line) for anything else."""
     if text == NOT_GIVEN:
         return N_TRIALS
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 7):
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 7):
         raise ValueError(f"n_trials is {text!r}; it takes a whole number from 1 to 999999")
     return int(text)

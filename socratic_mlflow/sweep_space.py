@@ -88,7 +88,7 @@ def _option(name: str, where: str) -> Option:
     if name not in known:
         raise ValueError(unknown_name(name, where))
     if known[name].key.startswith(_FIXED):
-        raise ValueError(f"{where}{name} is the same for all trials of a sweep, so it cannot be searched; give it as a flag")
+        raise ValueError(f"{where}{name} is the same for all trials of a sweep, so it is not searched; give it as a flag")
     return known[name]
 
 

@@ -1,4 +1,4 @@
-"""The process of one trial: `socratic-mlflow train`, which ends, with a checkpoint, when the worker that started it is gone.
+"""The process of one trial: `socratic-mlflow train`, which ends, with a checkpoint, when the worker behind it is gone.
 
 A worker that is killed can tell nobody; but the pipe that is this process' standard input then closes.
 """

@@ -66,8 +66,8 @@ class Plan:
 
 
 class Signals:
-    """While it is entered, Ctrl-C, SIGTERM and a closed terminal reach the `child`, which ends with a checkpoint; where there
-    is none, they raise KeyboardInterrupt."""
+    """While it is entered, Ctrl-C, SIGTERM and a closed terminal reach the `child`, which ends with a checkpoint; where
+    there is none, they raise KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.child: subprocess.Popen[bytes] | None = None
@@ -134,7 +134,8 @@ def run_trial(plan: Plan, trial: Any, parent_run: str, signals: Signals) -> floa
 
 def in_words(params: Mapping[str, Any]) -> str:
     """A trial's values for a line of text."""
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items())
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in params.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 @contextmanager
@@ -177,7 +178,8 @@ def _watch(plan: Plan, trial: Any, output: OutputDir, child: subprocess.Popen[by
     while not ended:
         # Asked first, so that what it wrote last is read once more after its end.
         ended = child.poll() is not None
-        for record, offset in Journal(output.journal).records(offset):
+        for record, end in Journal(output.journal).records(offset):
+            offset = end
             step, value = _evaluation(record, plan.metric)
             if pruned or step <= 0 or step in seen:
                 continue

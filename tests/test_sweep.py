@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,11 @@ def swept(tmp_path_factory: pytest.TempPathFactory, training_inputs: Path, empty
     for values in QUEUED:
         study.enqueue_trial(values)
     given = arguments(training_inputs, folder / "space.yaml", 3)
-    with stores.used(stores.make(folder, "sqlite", empty_database)):
+    with stores.used(stores.make(folder, "sqlite", empty_database)), pytest.MonkeyPatch.context() as patch:
+        # As `mlflow run -e sweep` starts it.
+        patch.setenv("MLFLOW_RUN_ID", MlflowClient().create_run("0", tags={"made": "by mlflow run"}).info.run_id)
         code, printed = training.command(folder, given)
+        os.environ.pop("MLFLOW_RUN_ID", None)
         assert code == 0, printed + "".join(log.read_text() for log in (folder / "out/logs").iterdir())
         yield Swept(folder, given, printed)
 
@@ -102,6 +106,8 @@ def test_the_best_adapter_alone_is_registered(swept: Swept) -> None:
 def test_the_sweeps_run_shows_the_study(swept: Swept) -> None:
     run, run_id = swept.parent, swept.parent.info.run_id
     assert run.info.status == "FINISHED"
+    assert run.data.tags["made"] == "by mlflow run"
+    assert len(MlflowClient().search_runs(["0"])) == 4
     assert run.data.params["space.learning_rate"] == "one of 0.05, 1e-09"
     assert run.data.params["space.lora_r"] == "2 to 4"
     assert run.data.params["training.max_steps"] == str(training.MAX_STEPS)
@@ -155,9 +161,7 @@ def test_a_mistake_is_one_line(swept: Swept, capsys: pytest.CaptureFixture[str],
     assert words in error
 
 
-def test_without_mlflow_a_sweep_does_not_begin(
-    swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_mlflow_a_sweep_does_not_begin(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with stores.used("http://127.0.0.1:9"), pytest.raises(SystemExit):
         training.command(tmp_path, swept.arguments)
     assert "MLflow cannot be reached (connection refused), and a sweep needs it to begin" in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_field_that_is_fixed_is_not_searched() -> None:
     [
         ("lora_r: {choices: [8]}\nlerning_rate: {low: 1, high: 2}\n", 2, "unknown field 'lerning_rate'; did you mean"),
         ("learning_rate: {low: 0, high: 0.1}\n", 1, "learning_rate: training.learning_rate is 0.0; allowed: above 0"),
-        ("learning_rate: {low: 0.1, high: 3}\n", 1, "learning_rate: training.learning_rate is 3.0; allowed: above 0 and at"),
+        ("learning_rate: {low: 0.1, high: 3}\n", 1, "learning_rate: training.learning_rate is 3.0; allowed: above 0"),
         ("learning_rate: {low: 0.1, high: 0.01}\n", 1, "learning_rate: low 0.1 is not below high 0.01"),
         ("weight_decay: {low: 0, high: 0.1, log: true}\n", 1, "weight_decay: log: true takes a low above 0, found 0"),
         ("learning_rate: {low: 0.1, high: 0.2, log: true, step: 0.1}\n", 1, "log and step exclude each other"),

@@ -55,6 +55,7 @@ def is_free(output: Path) -> bool:
         return False
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_worker_that_is_struck_down_leaves_a_trial_that_the_next_start_goes_on_with(
     folder: Path, training_inputs: Path, number: signal.Signals
@@ -141,6 +142,7 @@ def test_a_trial_that_fails_does_not_take_the_sweep_with_it(folder: Path, traini
     assert runs()["sweep"].data.metrics["search/failed"] == 1
 
 
+@pytest.mark.faults
 def test_where_already_the_first_trial_cannot_begin_the_sweep_stops_with_its_line(
     folder: Path, training_inputs: Path
 ) -> None:
