@@ -40,10 +40,22 @@ _EXAMPLES = """examples:
   socratic-mlflow models                                   versions, scores, stages
   socratic-mlflow promote 3                                Production and @champion, if it is no worse; rollback undoes it
   socratic-mlflow compare --last 3 --html comparison.html
+  socratic-mlflow sweep --preset embedded --n_trials 8
 """
 
 # In the order in which help lists them.
-_COMMANDS = (cli_train, cli_sweep, cli_score, cli_evaluate, cli_chat, cli_serve, cli_export, cli_models, cli_compare, cli_sync)
+_COMMANDS = (
+    cli_train,
+    cli_sweep,
+    cli_score,
+    cli_evaluate,
+    cli_chat,
+    cli_serve,
+    cli_export,
+    cli_models,
+    cli_compare,
+    cli_sync,
+)
 
 
 class _Parser(argparse.ArgumentParser):

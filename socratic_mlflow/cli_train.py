@@ -26,7 +26,11 @@ def add(commands: Any) -> None:
     )
     check.add_argument("file", help="JSON list or JSONL of dialogues, .gz too; 'bundled' for those that ship here")
     for command in (train, check):
-        command.add_argument("--config", metavar="FILE", help="YAML file of fields; flags take precedence over it")
+        command.add_argument(
+            "--config",
+            metavar="FILE",
+            help="YAML file of fields, or runs:/RUN_ID/config.yaml, which repeats that run; flags take precedence over it",
+        )
         add_fields(command)
     train.set_defaults(run=_train)
     check.set_defaults(run=_check_data)

@@ -91,6 +91,8 @@ def _begin_or_go_on(config: Config, requested: str, output: OutputDir, known: Ma
         if "model" in state:
             return _finished_already(state, output)
         if pending(output):
+            # What may have changed since is where the model goes.
+            output.record(config)
             return sync_one(output)
     return _run(config, requested, output, known)
 

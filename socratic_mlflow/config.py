@@ -246,6 +246,7 @@ class RegistryConfig(_Section):
         "challenger; always; never: Staging and challenger",
         choices=("if_better", "always", "never"),
     )
+    register: bool = _option(True, "register the best adapter; false leaves it in output_dir, and nothing is promoted")
 
     def __post_init__(self) -> None:
         """Raise ValueError for a name that the registry would refuse only after the training."""

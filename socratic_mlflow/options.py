@@ -1,4 +1,4 @@
-"""Text from outside (flags, `-P`, YAML) -> a checked Config. The fields themselves are declared in `config.py`.
+"""Text from outside (flags, `-P`, YAML, a run's config.yaml) -> a checked Config. `config.py` declares the fields.
 
 Every field has two names: its dotted key (`training.learning_rate`) and a flag (`learning_rate`, or the short name that
 the field declares). Both are accepted everywhere. Standard library and, for YAML, PyYAML.
@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from socratic_mlflow.config import Config, allowed, flatten, shown, with_values
 from socratic_mlflow.presets import PRESETS, choose_preset
+from socratic_mlflow.run_config import check_inputs, fetch, is_run_config, other_libraries, rerun_folder, taken_over
 from socratic_mlflow.yaml_nodes import compose
 
 # MLproject gives every declared parameter this default: it means "not given", so that presets and YAML keep their say.
@@ -104,11 +105,15 @@ def parse_values(given: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A YAML file of sections, dotted keys or flags -> {dotted key: value}; ValueError names file and line."""
+    """A YAML file of sections, dotted keys or flags -> {dotted key: value}; ValueError names file and line.
+
+    Of a run's (`runs:/RUN_ID/config.yaml`), what decides the result.
+    """
     known = by_name()
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
-    for name, value, line in _yaml_entries(path, _read_text(Path(path))):
+    text = fetch(path, _LARGEST)[0] if is_run_config(path) else _read_text(Path(path))
+    for name, value, line in _yaml_entries(path, text):
         found = parse_values({name: value}, f"{path}:{line}: ")
         key = known[name].key
         # Without this check, sections that repeat each other by reference would be read for hours.
@@ -116,7 +121,7 @@ def read_yaml(path: str) -> dict[str, Any]:
             raise ValueError(f"{path}:{line}: {key} is given twice (first in line {lines[key]}); leave one of the two")
         lines[key] = line
         values |= found
-    return values
+    return taken_over(values) if is_run_config(path) else values
 
 
 def _read_text(file: Path) -> str:
@@ -181,11 +186,23 @@ def build_config(
 
     `cuda_available` is asked only where the preset is `auto`. ValueError (one line) for anything wrong.
     """
-    from_yaml = read_yaml(yaml_path) if yaml_path else {}
-    chosen = from_yaml | parse_values(given)
+    from_yaml, from_flags = read_yaml(yaml_path) if yaml_path else {}, parse_values(given)
+    chosen = from_yaml | from_flags
     requested = with_values(Config(), {"run.preset": chosen.get("run.preset", Config().run.preset)}).run.preset
     preset = choose_preset(requested, requested == "auto" and cuda_available())
-    return with_values(Config(), PRESETS[preset] | chosen | {"run.preset": preset})
+    config = with_values(Config(), PRESETS[preset] | chosen | {"run.preset": preset})
+    return _rerun(config, yaml_path, from_flags) if yaml_path and is_run_config(yaml_path) else config
+
+
+def _rerun(config: Config, uri: str, given: Mapping[str, Any]) -> Config:
+    """`config` of the run at `uri` with an output_dir of its own; ValueError (one line) where that run read other data."""
+    params = fetch(uri, _LARGEST)[1]
+    check_inputs(uri, params, config, given.keys())
+    if others := other_libraries(params):
+        print(f"note   {uri} was made with other versions, so the result may differ: {', '.join(others)}", flush=True)
+    if given.get("run.output_dir", "auto") != "auto":
+        return config
+    return with_values(config, {"run.output_dir": rerun_folder(config, uri)})
 
 
 def to_yaml(config: Config) -> str:

@@ -63,6 +63,8 @@ def pending(output: OutputDir) -> Record | None:
 def finish(output: OutputDir, tracker: Tracker) -> bool:
     """Deliver everything, register the model that waits for it, and say how it stands; False where MLflow is away."""
     announced = pending(output)
+    if announced and not build_config({}, str(output.config_file)).registry.register:
+        return _leave_unregistered(output, tracker, announced)
     done = tracker.drain()
     if done and announced:
         done = tracker.check() and _publish_patiently(output, tracker, announced)
@@ -70,6 +72,22 @@ def finish(output: OutputDir, tracker: Tracker) -> bool:
         say(f"warning: {how_to_deliver(tracker, output.folder)}" + (" and registers the model" if announced else ""))
     elif not announced:
         say(f"MLflow has everything of {output.folder} (run {tracker.run_id})")
+    return done
+
+
+def _leave_unregistered(output: OutputDir, tracker: Tracker, announced: Record) -> bool:
+    """End the run, whose model is to stay in the output folder; False where MLflow is away."""
+    last = [record["kind"] for record, _ in Journal(output.journal).records() if record["kind"] in ("register", "end")][-1]
+    if last == "register":
+        _say_or_log_before_and_after(tracker, announced["candidate"].get("step", 0))
+        done = tracker.end("FINISHED")
+        output.record(build_config({}, str(output.config_file)), run_id=tracker.run_id)
+    else:
+        done = tracker.drain()
+    if done:
+        say(f"adapter {output.best_adapter}, not registered (register=false; run {tracker.run_id})")
+    else:
+        say(f"warning: {how_to_deliver(tracker, output.folder)}")
     return done
 
 
@@ -101,11 +119,7 @@ def publish(output: OutputDir, tracker: Tracker, announced: Record) -> Version:
     uri = f"models:/{version.name}/{version.version}"
     tracker.set_tags({**as_tags(version), "mlflow.note.content": announced["description"].replace("{uri}", uri)})
     tracker.log_metrics(registered_metrics(candidate), candidate.step, version.model_id)
-    try:
-        _log_before_and_after(tracker, candidate.step)
-    except ValueError as error:
-        # A file that the disk has damaged must not keep a training from its end.
-        say(f"warning: no before_and_after.json: {error}")
+    _say_or_log_before_and_after(tracker, candidate.step)
     tracker.write({"kind": "registered", "model": uri})
     tracker.end("FINISHED")
     output.record(config, model=uri, run_id=tracker.run_id)
@@ -139,6 +153,14 @@ def describe_run(config: Config, train: int, held_out: int, uri: str) -> str:
         f"```python\nimport mlflow\nmodel = mlflow.pyfunc.load_model('{uri}')\n"
         "print(model.predict('正義とは何でしょうか？'))\n```"
     )
+
+
+def _say_or_log_before_and_after(tracker: Tracker, best_step: int) -> None:
+    try:
+        _log_before_and_after(tracker, best_step)
+    except ValueError as error:
+        # A file that the disk has damaged must not keep a training from its end.
+        say(f"warning: no before_and_after.json: {error}")
 
 
 def _log_before_and_after(tracker: Tracker, best_step: int) -> None:

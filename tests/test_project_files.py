@@ -30,6 +30,9 @@ PROMISED_KEYS = {
     "model.base_model": "base_model",
     "data.path": "data",
 }
+# Entry point -> its command, and that one's own parameters.
+COMMANDS = {"main": "train", "sweep": "sweep"}
+OWN = {"main": {}, "sweep": {"n_trials": "int", "space": "string", "storage": "string"}}
 MLFLOW_TYPES = {int: "int", float: "float", str: "string"}
 
 
@@ -102,34 +105,39 @@ def test_mlproject_names_an_environment_that_exists(mlproject: dict[str, Any], r
     assert mlproject["name"] == "socratic-mlflow"
     assert mlproject["conda_env"] == "conda.yaml"
     assert (repository / mlproject["conda_env"]).is_file()
-    assert list(mlproject["entry_points"]) == ["main"]
+    assert list(mlproject["entry_points"]) == list(COMMANDS)
 
 
-def test_mlproject_parameters_are_fields_with_fitting_types(mlproject: dict[str, Any]) -> None:
-    parameters = mlproject["entry_points"]["main"]["parameters"]
+@pytest.mark.parametrize("entry_point", COMMANDS)
+def test_mlproject_parameters_are_fields_with_fitting_types(mlproject: dict[str, Any], entry_point: str) -> None:
+    parameters = dict(mlproject["entry_points"][entry_point]["parameters"])
     assert parameters.keys() >= PROMISED_FLAGS
+    assert {name: parameters.pop(name)["type"] for name in OWN[entry_point]} == OWN[entry_point]
     fields = by_name()
     for name, parameter in parameters.items():
         assert fields[name].flag == name
         assert parameter["type"] == MLFLOW_TYPES[fields[name].type], name
 
 
-def test_mlproject_has_no_default_of_its_own(mlproject: dict[str, Any]) -> None:
-    parameters = mlproject["entry_points"]["main"]["parameters"]
+@pytest.mark.parametrize("entry_point", COMMANDS)
+def test_mlproject_has_no_default_of_its_own(mlproject: dict[str, Any], entry_point: str) -> None:
+    parameters = mlproject["entry_points"][entry_point]["parameters"]
     assert {parameter["default"] for parameter in parameters.values()} == {NOT_GIVEN}
-    given = {name: parameter["default"] for name, parameter in parameters.items()}
+    given = {name: parameter["default"] for name, parameter in parameters.items() if name not in OWN[entry_point]}
     assert build_config({"preset": "gemma-2-2b-jpn-it"} | given, cuda_available=lambda: True) == build_config(
         {}, cuda_available=lambda: True
     )
 
 
-def test_mlproject_command_passes_each_parameter_once(mlproject: dict[str, Any]) -> None:
-    main = mlproject["entry_points"]["main"]
+@pytest.mark.parametrize("entry_point", COMMANDS)
+def test_mlproject_command_passes_each_parameter_once(mlproject: dict[str, Any], entry_point: str) -> None:
+    main = mlproject["entry_points"][entry_point]
     passed = re.findall(r"--(\S+) \{(\w+)\}", main["command"])
     assert [flag for flag, _ in passed] == [name for _, name in passed]
     assert sorted(name for _, name in passed) == sorted(main["parameters"])
 
 
+@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize(
     "given",
     [
@@ -141,16 +149,16 @@ def test_mlproject_command_passes_each_parameter_once(mlproject: dict[str, Any])
     ],
 )
 def test_mlflow_makes_a_command_of_it_that_gives_the_same_configuration(
-    repository: Path, tmp_path: Path, given: dict[str, str]
+    repository: Path, tmp_path: Path, given: dict[str, str], name: str
 ) -> None:
     from mlflow.projects._project_spec import load_project
 
-    entry_point = load_project(str(repository)).get_entry_point("main")
+    entry_point = load_project(str(repository)).get_entry_point(name)
     command = shlex.split(entry_point.compute_command(given, str(tmp_path)))
     assert command[:3] == ["python", "-m", "socratic_mlflow"]
     parsed = vars(build_parser().parse_args(command[3:]))
     seen = {key: value for key, value in parsed.items() if "." in key and value is not None}
-    assert parsed["command"] == "train"
+    assert parsed["command"] == COMMANDS[name]
     assert build_config(seen) == build_config(given)
 
 

@@ -1,0 +1,47 @@
+"""The study as pictures: history, importance of the fields, parallel coordinates. Optuna draws them, with matplotlib.
+
+PNG files rather than Optuna's plotly pages: MLflow shows them with a slider over the trials, and plotly would be one more
+dependency of tens of megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from socratic_mlflow.plots import to_png
+
+# Importance and parallels of fewer complete trials say nothing.
+_FEWEST = 2
+
+
+def pictures(study: Any, score: str) -> dict[str, bytes]:
+    """{image key: PNG} of all that the study's complete trials are enough for."""
+    import matplotlib
+
+    # Optuna draws by way of pyplot, which would look for a window system.
+    matplotlib.use("Agg")
+    from optuna.trial import TrialState
+    from optuna.visualization import matplotlib as drawn
+
+    complete = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    found: dict[str, bytes] = {}
+    if complete:
+        found["optimization_history"] = _png(lambda: drawn.plot_optimization_history(study, target_name=score))
+    if complete >= _FEWEST:
+        found["parallel_coordinate"] = _png(lambda: drawn.plot_parallel_coordinate(study, target_name=score))
+        found["parameter_importance"] = _png(lambda: drawn.plot_param_importances(study, target_name=score))
+    return found
+
+
+def _png(draw: Callable[[], Any]) -> bytes:
+    from matplotlib import pyplot
+
+    figure = draw().figure
+    try:
+        figure.set_size_inches(11, 6)
+        figure.set_dpi(100)
+        figure.tight_layout()
+        return to_png(figure)
+    finally:
+        pyplot.close(figure)

@@ -1,0 +1,168 @@
+"""A sweep as a person starts it: real trainings in processes of their own, a real study, one registered model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faults
+import pytest
+import stores
+import training
+from mlflow import MlflowClient
+from training import Training
+
+from socratic_mlflow.sweep_study import open_study
+
+SPACE = "learning_rate: {choices: [0.05, 1e-9]}\nlora_r: {low: 2, high: 4}\n"
+# The first one learns nothing, so that the best is one of the others.
+QUEUED = [{"learning_rate": 1e-9, "lora_r": 2}, {"learning_rate": 0.05, "lora_r": 4}]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep: where it ran, what it was given, what it printed."""
+
+    folder: Path
+    arguments: list[str]
+    printed: str
+
+    @property
+    def output(self) -> Path:
+        """Its output_dir."""
+        return self.folder / "out"
+
+    @property
+    def parent(self) -> Any:
+        """The sweep's run."""
+        (run,) = MlflowClient().search_runs(["0"], "tags.sweep = 'true'")
+        return run
+
+    @property
+    def trials(self) -> list[Any]:
+        """The nested runs, in the order of their trials."""
+        runs = MlflowClient().search_runs(["0"], f"tags.`mlflow.parentRunId` = '{self.parent.info.run_id}'")
+        return sorted(runs, key=lambda run: int(run.data.tags["trial"]))
+
+
+def arguments(inputs: Path, space: Path, n_trials: int, **changes: Any) -> list[str]:
+    """The command line of a small sweep."""
+    given = training.arguments(inputs, **{"metric_for_best_model": "socratic_tone"} | changes)[1:]
+    searched = ("--learning_rate=", "--lora_r=")
+    own = [f"--n_trials={n_trials}", f"--space={space}"]
+    return ["sweep", *own, *(each for each in given if not each.startswith(searched))]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, training_inputs: Path, empty_database: Path) -> Iterator[Swept]:
+    """Two trials whose values are given, and one whose values Optuna chooses; in a store of their own."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    (folder / "out").mkdir()
+    study = open_study(f"sqlite:///{folder}/out/study.db", "out", 42, 3)
+    for values in QUEUED:
+        study.enqueue_trial(values)
+    given = arguments(training_inputs, folder / "space.yaml", 3)
+    with stores.used(stores.make(folder, "sqlite", empty_database)), pytest.MonkeyPatch.context() as patch:
+        # As `mlflow run -e sweep` starts it.
+        patch.setenv("MLFLOW_RUN_ID", MlflowClient().create_run("0", tags={"made": "by mlflow run"}).info.run_id)
+        code, printed = training.command(folder, given)
+        os.environ.pop("MLFLOW_RUN_ID", None)
+        assert code == 0, printed + "".join(log.read_text() for log in (folder / "out/logs").iterdir())
+        yield Swept(folder, given, printed)
+
+
+def test_each_trial_is_a_nested_run_with_all_that_a_training_logs(swept: Swept, finished_training: Training) -> None:
+    assert [run.data.tags["trial"] for run in swept.trials] == ["0", "1", "2"]
+    with stores.used(finished_training.store):
+        artifacts = faults.plain_artifacts(finished_training.run.info.run_id)
+    for run in swept.trials:
+        assert run.info.status == "FINISHED"
+        assert "error" not in run.data.tags
+        assert faults.plain_artifacts(run.info.run_id) == artifacts
+        assert stores.steps(run.info.run_id, "train/loss") == list(range(1, training.MAX_STEPS + 1))
+        assert stores.image_steps(run.info.run_id) == training.EVALUATED
+        assert stores.logged_twice(run.info.run_id) == []
+        assert run.data.params.keys() >= finished_training.run.data.params.keys()
+    assert [run.data.params["lora.r"] for run in swept.trials[:2]] == ["2", "4"]
+
+
+def test_the_best_adapter_alone_is_registered(swept: Swept) -> None:
+    rows = stores.table(swept.parent.info.run_id, "trials.json")
+    best = max(rows, key=lambda row: (row["socratic_tone"], -row["loss"]))
+    assert best["trial"] > 0
+    (version,) = MlflowClient().search_model_versions(f"name='{training.MODEL}'")
+    assert version.run_id == best["run_id"] == swept.trials[best["trial"]].info.run_id
+    assert version.current_stage == "Production"
+    assert MlflowClient().get_model_version_by_alias(training.MODEL, "champion").version == version.version
+    assert swept.parent.data.tags["registered_model"] == f"models:/{training.MODEL}/{version.version}"
+    assert swept.parent.data.tags["best_run"] == best["run_id"]
+    assert f"train --config runs:/{best['run_id']}/config.yaml" in swept.printed
+
+
+def test_the_sweeps_run_shows_the_study(swept: Swept) -> None:
+    run, run_id = swept.parent, swept.parent.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["made"] == "by mlflow run"
+    assert len(MlflowClient().search_runs(["0"])) == 4
+    assert run.data.params["space.learning_rate"] == "one of 0.05, 1e-09"
+    assert run.data.params["space.lora_r"] == "2 to 4"
+    assert run.data.params["training.max_steps"] == str(training.MAX_STEPS)
+    assert not {"lora.r", "training.learning_rate"} & run.data.params.keys()
+    rows = stores.table(run_id, "trials.json")
+    assert [(row["trial"], row["learning_rate"], row["lora_r"]) for row in rows[:2]] == [(0, 1e-9, 2), (1, 0.05, 4)]
+    assert stores.steps(run_id, "search/best_value") == [1, 2, 3]
+    assert stores.image_steps(run_id, "optimization_history") == [1, 2, 3]
+    assert {row["state"] for row in rows} == {"complete"}
+    for key in ("parallel_coordinate", "parameter_importance"):
+        assert stores.image_steps(run_id, key) == [2, 3]
+
+
+def test_of_the_losers_the_adapters_stay_and_the_checkpoints_go(swept: Swept) -> None:
+    best = int(swept.parent.data.tags["best_trial"])
+    kept = [number for number in range(3) if (swept.output / f"trial-{number:03d}" / "checkpoints").exists()]
+    assert kept == [best]
+    assert (swept.output / f"trial-{best:03d}" / "best_adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_same_command_again_has_nothing_left_to_do(swept: Swept) -> None:
+    before = [run.info.end_time for run in swept.trials]
+    code, printed = training.command(swept.folder, swept.arguments)
+    assert code == 0
+    assert "3 trials so far, 3 in all" in printed
+    assert [run.info.end_time for run in swept.trials] == before
+    assert len(MlflowClient().search_model_versions(f"name='{training.MODEL}'")) == 1
+    assert swept.parent.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["--seed=7"], "was begun with training.seed=42, not 7; its trials would not compare, so choose another"),
+        (["--lora_r=4"], "was begun with lora.r=search(2 to 4), not 4"),
+        (["--resume=never"], "resume=never, but the study out in out has 3 trials"),
+        (["--n_trials=0"], "n_trials is '0'; it takes a whole number from 1 to 999999"),
+        (["--space=nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--storage=sqlite:///no/such/folder/study.db"], "the storage sqlite:///no/such/folder/study.db cannot be used"),
+        (["--storage=nonsense"], "the storage nonsense cannot be used"),
+        (["--output_dir=out/trial-000"], "output_dir out/trial-000 exists and holds no sweep"),
+        (["--epohcs=3"], "unknown field 'epohcs'; did you mean epochs?"),
+    ],
+)
+def test_a_mistake_is_one_line(swept: Swept, capsys: pytest.CaptureFixture[str], changes: list[str], words: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        training.command(swept.folder, [*swept.arguments, *changes])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert words in error
+
+
+def test_without_mlflow_a_sweep_does_not_begin(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with stores.used("http://127.0.0.1:9"), pytest.raises(SystemExit):
+        training.command(tmp_path, swept.arguments)
+    assert "MLflow cannot be reached (connection refused), and a sweep needs it to begin" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
