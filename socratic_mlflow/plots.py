@@ -163,13 +163,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _main() -> None:
-    # Whatever else the machine does comes first.
-    os.nice(10)
-    sys.stdout.buffer.write(draw(json.load(sys.stdin)))
-
-
 if __name__ == "__main__":
     # The training comes first.
     os.nice(19)
-    _main()
+    sys.stdout.buffer.write(draw(json.load(sys.stdin)))
