@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from report import Claim, add_arguments, publish
-from training_step import configuration, save_base, save_dialogues
+from training_step import configuration, save_base
 
 _GIB = 2**30
 _LARGE, _SMALL = 256_000, 4_000
@@ -69,6 +69,7 @@ def evaluated(args: argparse.Namespace) -> float:
     changes = {
         "evaluation.max_samples": args.samples,
         "evaluation.max_new_tokens": 32,
+        "data.path": "bundled",
         "data.test_size": 0.5,
         "training.eval_batch_size": 4,
     }
@@ -127,7 +128,6 @@ def main() -> None:
         bases = {size: Path(scratch) / str(size) / "base" for size in (_LARGE, _SMALL)}
         for size, base in bases.items():
             save_base(base, full=False, vocabulary=size)
-            save_dialogues(base.parent / "dialogues.jsonl", 220, joined=1)
         many = [measured(bases[_LARGE], 100) for _ in range(args.repeats)]
         few = [measured(bases[_LARGE], _FEW) for _ in range(args.repeats)]
         small = [measured(bases[_SMALL], 100) for _ in range(args.repeats)]
