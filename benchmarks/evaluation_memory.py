@@ -4,7 +4,8 @@
 
 Each measurement is a process of its own: the most resident memory during `Trainer.evaluate`, beyond what there was before
 it. The plain recipe keeps the logits for `compute_metrics`, as a Trainer does unless it is told otherwise; its memory grows
-with every sample, so it gets few of them.
+with every sample, so it gets few of them. It generates nothing; this project
+generates a reply for each sample as well.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from report import Claim, add_arguments, publish
-from training_step import configuration, save_base, save_dialogues
+from training_step import configuration, save_base
 
 _GIB = 2**30
 _LARGE, _SMALL = 256_000, 4_000
+# As many as one batch of generated replies.
+_FEW = 25
 
 
 class Peak:
@@ -54,21 +57,34 @@ class Peak:
 
 
 def evaluated(args: argparse.Namespace) -> float:
-    """GiB that one evaluation of `--samples` dialogues adds."""
+    """GiB that one evaluation adds: the loss on `--samples` dialogues and as many generated replies, as in a training."""
     from socratic_mlflow import torch_settings
+    from socratic_mlflow.callback import SocraticMlflowCallback
     from socratic_mlflow.config import with_values
+    from socratic_mlflow.evaluation import evaluator_for
     from socratic_mlflow.output_dir import OutputDir
     from socratic_mlflow.trainer import assemble, prepare
 
     torch_settings.apply()
-    changes = {"evaluation.max_samples": args.samples, "data.test_size": 0.5, "training.eval_batch_size": 4}
-    prepared = prepare(with_values(configuration(args), changes), OutputDir(args.base.parent / "out"))
-    trainer: Any = assemble(prepared, [], fresh=False, training_id="benchmark", flush=lambda: None)
+    changes = {
+        "evaluation.max_samples": args.samples,
+        "evaluation.max_new_tokens": 32,
+        "data.path": "bundled",
+        "data.test_size": 0.5,
+        "training.eval_batch_size": 4,
+    }
+    config = with_values(configuration(args), changes)
+    prepared = prepare(config, OutputDir(args.base.parent / "out"))
+    evaluator = evaluator_for(prepared.chat, prepared.corpus.questions, config.evaluation, prepared.corpus.profile)
+    assert len(evaluator.questions) == args.samples
+    callbacks = [SocraticMlflowCallback(evaluator)]
+    trainer: Any = assemble(prepared, callbacks, fresh=False, training_id="benchmark", flush=lambda: None)
     if args.plain:
         trainer = _plain(trainer, args.base.parent)
-    trainer.evaluate(trainer.eval_dataset.select(range(2)))
+    samples = trainer.eval_dataset.select(range(args.samples))
+    trainer.evaluate(samples.select(range(2)))
     with Peak() as peak:
-        trainer.evaluate()
+        trainer.evaluate(samples)
     return peak.gib
 
 
@@ -112,15 +128,14 @@ def main() -> None:
         bases = {size: Path(scratch) / str(size) / "base" for size in (_LARGE, _SMALL)}
         for size, base in bases.items():
             save_base(base, full=False, vocabulary=size)
-            save_dialogues(base.parent / "dialogues.jsonl", 220, joined=1)
         many = [measured(bases[_LARGE], 100) for _ in range(args.repeats)]
-        few = [measured(bases[_LARGE], 10) for _ in range(args.repeats)]
+        few = [measured(bases[_LARGE], _FEW) for _ in range(args.repeats)]
         small = [measured(bases[_SMALL], 100) for _ in range(args.repeats)]
-        plain = [measured(bases[_LARGE], 10, plain=True) for _ in range(args.repeats)]
+        plain = [measured(bases[_LARGE], _FEW, plain=True) for _ in range(args.repeats)]
     claims = [
-        Claim("evaluation of 100 samples adds, vocabulary 256,000", "GiB", many, few, "10 samples"),
+        Claim("evaluation of 100 samples adds, vocabulary 256,000", "GiB", many, few, f"{_FEW} samples"),
         Claim("the same", "GiB", many, small, "vocabulary 4,000"),
-        Claim("evaluation of 10 samples adds", "GiB", few, plain, "plain recipe"),
+        Claim(f"evaluation of {_FEW} samples adds", "GiB", few, plain, "plain recipe"),
     ]
     publish("Memory of an evaluation", claims, args, length="up to 256 tokens")
 

@@ -51,8 +51,8 @@ _PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 
 # Every metric that is drawn: the lines, and the ends of their intervals.
 DRAWN = frozenset(f"{name}{end}" for *_, lines in _PANELS for name in lines for end in ("", "_low", "_high"))
-# Seconds that the other process may take; it needs less than one.
-_PATIENCE_S = 60.0
+# Seconds that the other process may take. It needs less than one, but everything else comes before it.
+_PATIENCE_S = 180.0
 
 
 def draw(history: History) -> bytes:
@@ -163,13 +163,7 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _main() -> None:
-    # Whatever else the machine does comes first.
-    os.nice(10)
-    sys.stdout.buffer.write(draw(json.load(sys.stdin)))
-
-
 if __name__ == "__main__":
     # The training comes first.
     os.nice(19)
-    _main()
+    sys.stdout.buffer.write(draw(json.load(sys.stdin)))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from socratic_mlflow.delivery import Delivery
 from socratic_mlflow.journal import Journal, Record
-from socratic_mlflow.plots import NotNowError, draw, draw_apart
+from socratic_mlflow.plots import History, NotNowError, draw, draw_apart
 from socratic_mlflow.store_errors import AwayError, GoneError
 
 # Seconds between two shipments, so that a request carries many steps and the training's thread is seldom disturbed.
@@ -17,6 +17,11 @@ _PAUSE_S = 1.0
 # Seconds between two attempts while MLflow is away: at first, and at most.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _RECORDS_A_SHIPMENT = 1000
+# Beside a training, after a plot that took a second to draw none is drawn for this many seconds, and at most for the
+# second figure: drawing takes a fifth of a core, however often the training evaluates.
+_REST_AFTER_DRAWING, _LONGEST_REST_S = 4.0, 30.0
+# Where more plots wait, because evaluations are quicker than the drawing, the oldest are left out.
+_MOST_PLOTS_WAITING = 20
 # Seconds after which a process that is being stopped delivers no more: who stops one waits half a minute, then kills it.
 _LONGEST_DRAIN_S = 20.0
 
@@ -33,6 +38,8 @@ class Shipper:
         self._inherited = journal.end
         # Whether more was waiting than went with the last shipment.
         self._more = False
+        # The time.monotonic() before which no plot is drawn.
+        self._rested = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.trouble = ""
@@ -53,7 +60,7 @@ class Shipper:
         """Begin to deliver in the background."""
         self._stopping.clear()
         # By another process: drawing in this one would hold up the training's thread.
-        self._delivery.draw = lambda history: draw_apart(history, self._stopping)
+        self._delivery.draw = self._draw_apart
         # A daemon: a request that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._work, name="mlflow-shipper", daemon=True)
         self._thread.start()
@@ -114,6 +121,14 @@ class Shipper:
                 self._stopping.wait(wait)
                 wait = min(2 * wait, _LONGEST_WAIT_S)
 
+    def _draw_apart(self, history: History) -> bytes:
+        self._stopping.wait(self._rested - time.monotonic())
+        began = time.monotonic()
+        picture = draw_apart(history, self._stopping)
+        ended = time.monotonic()
+        self._rested = ended + min(_REST_AFTER_DRAWING * (ended - began), _LONGEST_REST_S)
+        return picture
+
     def _attempt(self) -> bool:
         """One shipment; False where it was not acknowledged."""
         shipment = self._shipment()
@@ -135,10 +150,11 @@ class Shipper:
 
     def _shipment(self) -> list[tuple[Record, int]]:
         """What is delivered next; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
-        waiting = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        read = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
+        waiting = _without_old_plots(read)
         plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
         shipment = waiting[: plot or 1]
-        self._more = len(shipment) < len(waiting) or len(waiting) == _RECORDS_A_SHIPMENT
+        self._more = len(shipment) < len(waiting) or len(read) == _RECORDS_A_SHIPMENT
         return shipment
 
     def _lost(self, why: str, gone: bool) -> None:
@@ -156,6 +172,12 @@ class Shipper:
         if why not in self._refusals and len(self._refusals) < 10:
             self._refusals.add(why)
             self._say(f"warning: MLflow does not take {what}: {why}")
+
+
+def _without_old_plots(waiting: list[tuple[Record, int]]) -> list[tuple[Record, int]]:
+    plots = [number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"]
+    old = set(plots[:-_MOST_PLOTS_WAITING])
+    return [one for number, one in enumerate(waiting) if number not in old]
 
 
 def now_ms() -> int:

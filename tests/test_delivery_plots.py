@@ -14,6 +14,7 @@ import stores
 from deliveries import END, deliver, metrics, new_journal, no_refusal  # noqa: F401
 from mlflow import MlflowClient
 from PIL import Image
+from servers import wait_until
 
 from socratic_mlflow import plots
 from socratic_mlflow.curves import JournalCurves
@@ -235,4 +236,36 @@ def test_after_a_plot_the_metrics_go_on_while_the_training_does(store, tmp_path,
     assert tracker.drain()
     assert stores.image_steps(tracker.run_id) == [1, 2, 3]
     assert stores.steps(tracker.run_id, "train/loss") == [1, 2, 3]
+    tracker.close()
+
+
+def test_plots_that_come_quicker_than_they_are_drawn_leave_the_oldest_out(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("socratic_mlflow.shipper._MOST_PLOTS_WAITING", 2)
+    tracker = Tracker(tmp_path / "journal", no_refusal)
+    for step in range(1, 6):
+        tracker.log_plot("training_progress", step)
+        tracker.log_metrics({"train/loss": 1.0 / step}, step)
+    assert tracker.drain()
+    assert stores.image_steps(tracker.run_id) == [4, 5]
+    assert stores.steps(tracker.run_id, "train/loss") == [1, 2, 3, 4, 5]
+    tracker.close()
+
+
+def test_beside_a_training_drawing_rests_and_the_end_does_not_wait_for_that(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("socratic_mlflow.shipper._PAUSE_S", 0.01)
+    # For longer than any test may take.
+    monkeypatch.setattr("socratic_mlflow.shipper._REST_AFTER_DRAWING", 1e9)
+    monkeypatch.setattr("socratic_mlflow.shipper._LONGEST_REST_S", 1e4)
+    tracker = Tracker(tmp_path / "journal", no_refusal)
+    tracker.log_plot("training_progress", 1)
+    tracker.ship()
+    wait_until(lambda: tracker.run_id and stores.image_steps(tracker.run_id) == [1], "the first plot has arrived")
+    tracker.log_metrics({"train/loss": 1.0}, 2)
+    tracker.log_plot("training_progress", 2)
+    tracker.log_metrics({"train/loss": 0.5}, 3)
+    wait_until(lambda: stores.steps(tracker.run_id, "train/loss") == [2], "what stands before the second plot has arrived")
+    assert tracker._shipper._rested > time.monotonic() + 60
+    assert tracker.drain()
+    assert stores.image_steps(tracker.run_id) == [1, 2]
+    assert stores.steps(tracker.run_id, "train/loss") == [2, 3]
     tracker.close()
