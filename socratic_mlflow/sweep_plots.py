@@ -1,7 +1,7 @@
 """The study as pictures: history, importance of the fields, parallel coordinates. Optuna draws them, with matplotlib.
 
-PNG files rather than Optuna's plotly pages: MLflow shows them with a slider over the trials, and plotly would be one more
-dependency of tens of megabytes.
+PNG files rather than Optuna's plotly pages: any viewer shows them, and plotly would be one more dependency of tens
+of megabytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _FEWEST = 2
 
 
 def pictures(study: Any, score: str) -> dict[str, bytes]:
-    """{image key: PNG} of all that the study's complete trials are enough for."""
+    """{name: PNG} of all that the study's complete trials are enough for."""
     import matplotlib
 
     # Optuna draws by way of pyplot, which would look for a window system.
