@@ -34,7 +34,7 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
     """
     quiet()
     from socratic_mlflow.model import cuda_available
-    from socratic_mlflow.run_lifecycle import be_brief, point_to, run_of, store_trouble
+    from socratic_mlflow.run_lifecycle import be_brief, run_of, store_trouble
     from socratic_mlflow.sweep_worker import Plan, Signals, alone
 
     be_brief()
@@ -56,7 +56,6 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
         with alone(folder):
             study = _join(plan, definition)
             parent = sweep_run.begin(plan)
-        point_to(parent)
         try:
             return _work(plan, study, parent, signals)
         except BaseException as error:
@@ -97,10 +96,10 @@ def _check_folder(folder: Path) -> None:
 
 def _join(plan: Any, definition: Mapping[str, str]) -> Any:
     """The study, new or found; ValueError (one line) where it is another search or `resume` forbids it."""
-    from socratic_mlflow.sweep_study import agree, open_study
+    from socratic_mlflow.sweep_study import agree, latest, open_study
 
-    study = open_study(plan.storage, plan.folder.name, plan.config.training.seed, plan.n_trials)
-    trials, resume = len(study.get_trials(deepcopy=False)), plan.config.run.resume
+    study = open_study(plan.storage, plan.folder.name, plan.n_trials)
+    trials, resume = len(latest(study)), plan.config.run.resume
     if (resume, bool(trials)) in (("never", True), ("must", False)):
         raise ValueError(f"resume={resume}, but the study {study.study_name} in {plan.folder} has {trials} trials")
     agree(study, definition)
@@ -142,7 +141,7 @@ def _work(plan: Any, study: Any, parent: str, signals: Any) -> int:
 
 def _try(plan: Any, study: Any, parent: str, signals: Any, claim: ExitStack) -> None:
     """One trial; `claim` is given back once it is ours. One that is stopped, or cannot begin, is queued again."""
-    from socratic_mlflow.sweep_study import mark_begun, queue_again
+    from socratic_mlflow.sweep_study import mark_begun, queue_again, seed_next_trial
     from socratic_mlflow.sweep_worker import TrialFailedError, run_trial
 
     ours: list[int] = []
@@ -153,6 +152,7 @@ def _try(plan: Any, study: Any, parent: str, signals: Any, claim: ExitStack) -> 
         claim.close()
         return run_trial(plan, trial, parent, signals)
 
+    seed_next_trial(study, plan.config.training.seed, plan.n_trials)
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
     except (KeyboardInterrupt, ValueError):
@@ -178,7 +178,8 @@ def _conclude(plan: Any, study: Any) -> int:
     print(f"best   trial {original(best)}: {plan.metric} {best.value:.3f} with {in_words(best.params)}", flush=True)
     code, model = sweep_run.register_best(plan, best) if plan.config.registry.register else (0, "")
     sweep_run.end(plan, "FINISHED", {"registered_model": model} if model else None)
-    print(f"again  socratic-mlflow train --config runs:/{best.user_attrs['run_id']}/config.yaml", flush=True)
+    if run_id := plan.output(original(best)).state().get("run_id"):
+        print(f"again  socratic-mlflow train --config runs:/{run_id}/config.yaml", flush=True)
     return code
 
 

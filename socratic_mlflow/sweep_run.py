@@ -5,12 +5,16 @@ Several workers write the same journal in turn, each while it is alone in the sw
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from socratic_mlflow.config import with_values
@@ -19,7 +23,7 @@ from socratic_mlflow.options import as_params, build_config, to_yaml
 from socratic_mlflow.redaction import without_credentials
 from socratic_mlflow.sweep_plots import pictures
 from socratic_mlflow.sweep_study import best_of, latest, original
-from socratic_mlflow.sweep_worker import Plan
+from socratic_mlflow.sweep_worker import Plan, in_words
 from socratic_mlflow.tracking import Tracker
 
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -57,14 +61,29 @@ def begin(plan: Plan) -> str:
 
 def show(plan: Plan, study: Any) -> None:
     """Bring the run up to date: scores over the trials, the table of all, pictures, the best so far."""
-    trials = latest(study)
+    trials, best = latest(study), best_of(study)
     with _tracker(plan) as tracker:
-        ended = _log_scores(tracker, trials)
+        _log_scores(tracker, trials)
         tracker.log_table([_row(plan, trial) for trial in trials], "trials.json")
-        for key, png in pictures(study, plan.metric).items():
-            tracker.log_image(png, key, ended)
-        if best := best_of(study):
+        if best:
             tracker.set_tags({"best_trial": original(best), "best_run": best.user_attrs.get("run_id", "")})
+            tracker.set_tags({"mlflow.note.content": _description(plan, best)})
+        run_id = tracker.run_id
+    _send(run_id, pictures(study, plan.metric))
+
+
+def _description(plan: Plan, best: FrozenTrial) -> str:
+    values = f"trial {original(best)}, {plan.metric} {best.value:.3f} with {in_words(best.params)}"
+    return f"A search: the best so far is {values}. Its pictures and the table of all trials are among the artifacts."
+
+
+def _send(run_id: str, images: dict[str, bytes]) -> None:
+    """The pictures as artifacts, each in its predecessor's place. Not by `log_image`: behind a run's many params MLflow
+    shows next to nothing of such an image. Where MLflow is away, they come with the next trial."""
+    with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Exception):
+        for name, png in images.items():
+            (Path(scratch) / f"{name}.png").write_bytes(png)
+        MlflowClient().log_artifacts(run_id, scratch)
 
 
 def end(plan: Plan, status: str, tags: dict[str, Any] | None = None) -> None:
@@ -73,19 +92,17 @@ def end(plan: Plan, status: str, tags: dict[str, Any] | None = None) -> None:
         tracker.end(status, tags)
 
 
-def _log_scores(tracker: Tracker, trials: list[FrozenTrial]) -> int:
-    """search/... with the number of trials that have ended as the step, in the order of their ends; returns that number."""
+def _log_scores(tracker: Tracker, trials: list[FrozenTrial]) -> None:
+    """search/... with the number of trials that have ended as the step, in the order of their ends."""
     ended = sorted((trial for trial in trials if trial.state in _ENDED), key=lambda trial: trial.datetime_complete)
     best, pruned, failed = float("-inf"), 0, 0
     for step, trial in enumerate(ended, 1):
-        values: dict[str, float] = {"search/trial": original(trial)}
+        pruned, failed = pruned + (trial.state == TrialState.PRUNED), failed + (trial.state == TrialState.FAIL)
+        values: dict[str, float] = {"search/pruned": pruned, "search/failed": failed}
         if trial.state == TrialState.COMPLETE:
             best = max(best, trial.value)
-            values |= {"search/value": trial.value}
-        pruned, failed = pruned + (trial.state == TrialState.PRUNED), failed + (trial.state == TrialState.FAIL)
-        values |= {"search/pruned": pruned, "search/failed": failed} | ({"search/best_value": best} if best >= 0 else {})
+            values |= {"search/value": trial.value, "search/best_value": best}
         tracker.log_metrics(values, step)
-    return len(ended)
 
 
 def _row(plan: Plan, trial: FrozenTrial) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from socratic_mlflow.yaml_nodes import compose
 
 SHIPPED = Path(__file__).parent / "spaces"
 _LARGEST_BYTES = 64 * 1024
+_MOST_STEPS = 1_000_000
 _RANGE = {"low", "high", "log", "step"}
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool")}
 # Where files lie, and by what the trials are compared.
@@ -122,8 +123,8 @@ def _dimension(option: Option, given: Mapping[str, Any]) -> Dimension:
         raise ValueError(f"low {low:g} is not below high {high:g}")
     if log and low <= 0:
         raise ValueError(f"log: true takes a low above 0, found {low:g}")
-    if step and step > high - low:
-        raise ValueError(f"step {step:g} is larger than the range from {low:g} to {high:g}")
+    if step and not 1 <= (high - low) / step <= _MOST_STEPS:
+        raise ValueError(f"step {step:g} does not go into the range from {low:g} to {high:g} 1 to {_MOST_STEPS} times")
     if log and step:
         raise ValueError("log and step exclude each other; leave one of the two")
     return Dimension(option.key, option.flag, option.type, (), low, high, step, log)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -29,38 +28,11 @@ _DEFINITION, _BEGUN = "definition", "begun"
 RANK = "rank"
 
 
-class SeedPerTrial(BaseSampler):
-    """TPE with a seed of its own for each trial: of one seed, a second worker and a second start would draw the very values
-    that the first one has tried."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._tpe = TPESampler(seed=seed)
-
-    def before_trial(self, study: Any, trial: FrozenTrial) -> None:
-        """Called before the trial's values are drawn."""
-        self._tpe = TPESampler(seed=(self._seed + trial.number) % 2**32)
-
-    def infer_relative_search_space(self, study: Any, trial: FrozenTrial) -> dict[str, Any]:
-        """As TPE."""
-        return dict(self._tpe.infer_relative_search_space(study, trial))
-
-    def sample_relative(self, study: Any, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """As TPE."""
-        return dict(self._tpe.sample_relative(study, trial, search_space))
-
-    def sample_independent(self, study: Any, trial: FrozenTrial, param_name: str, param_distribution: Any) -> Any:
-        """As TPE."""
-        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Any, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """As TPE."""
-        self._tpe.after_trial(study, trial, state, values)
-
-
-def open_study(url: str, name: str, seed: int, n_trials: int) -> Any:
+def open_study(url: str, name: str, n_trials: int) -> Any:
     """The study `name` in the storage at `url`, made where it is missing; ValueError (one line) where it cannot be."""
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    # What is experimental in Optuna, a last step that is shorter, an axis with one value: nothing to be told about.
+    warnings.filterwarnings("ignore", module=r"optuna\.")
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     # SQLite: how long a worker waits for another one's write.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
@@ -72,20 +44,30 @@ def open_study(url: str, name: str, seed: int, n_trials: int) -> Any:
             grace_period=GRACE_S,
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_MOST_RETRIES),
         )
-        # Of a short search, too, most trials learn from earlier ones and are compared with them.
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=max(1, min(5, n_trials // 4)))
         return optuna.create_study(
             storage=storage,
             study_name=name,
             direction="maximize",
-            sampler=SeedPerTrial(seed),
-            pruner=pruner,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=min(5, _to_learn_from(n_trials))),
             load_if_exists=True,
         )
     # Whatever the driver of a database raises, also where there is none.
     except Exception as error:
-        reason = redact(" ".join(str(error).split()))[:300]
+        # SQLAlchemy's own texts go on with the statement and an address.
+        reason = redact(" ".join(str(getattr(error, "orig", error)).split()))[:300]
         raise ValueError(f"the storage {without_credentials(url)} cannot be used ({reason})") from None
+
+
+def seed_next_trial(study: Any, seed: int, n_trials: int) -> None:
+    """Choose the next trial's values with a seed of its own: of one seed, a second worker and a second start would draw the
+    very values that the first one has tried. For somebody who is alone in the sweep's folder."""
+    number = len(study.get_trials(deepcopy=False))
+    study.sampler = TPESampler(seed=(seed + number) % 2**32, n_startup_trials=min(10, _to_learn_from(n_trials)))
+
+
+def _to_learn_from(n_trials: int) -> int:
+    """How many trials come first, drawn by lot and never pruned; of a short search, too, the others learn from them."""
+    return max(1, n_trials // 4)
 
 
 def agree(study: Any, definition: Mapping[str, str]) -> None:
@@ -154,10 +136,9 @@ def mark_begun(trial: Trial) -> None:
 
 def _fail_unbegun(study: Any) -> None:
     """Queue again what was left by a worker that was killed between the trial's creation and its first sign of life: Optuna
-    takes none for dead that never gave one."""
+    takes none for dead that never gave one. Whoever is alone in the sweep's folder knows that nobody is just there."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        age_s = (datetime.now() - trial.datetime_start).total_seconds()
-        if trial.user_attrs.get(_BEGUN) != trial.number and age_s > GRACE_S:
+        if trial.user_attrs.get(_BEGUN) != trial.number:
             study.tell(trial.number, state=TrialState.FAIL)
             queue_again(study, trial.number)
 

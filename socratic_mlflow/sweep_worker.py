@@ -86,6 +86,9 @@ class Signals:
             signal.signal(number, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.heard and number != signal.SIGINT:
+            # Only a second Ctrl-C is impatient: `mlflow run` sends SIGTERM a quarter of a second after the first.
+            return
         self.heard = self.heard or signal.Signals(number).name
         if self.child is None:
             raise KeyboardInterrupt(self.heard)
