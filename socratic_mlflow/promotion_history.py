@@ -74,7 +74,7 @@ def record(
     now = datetime.now(UTC)
     at = now.isoformat(timespec="seconds").replace("+00:00", "Z")
     move = Move(at, what, version, stage, replaces, redact(why)[:_LONGEST_WHY], _user(), forced)
-    number = 1 + max((int(key[1]) for name in model.tags if (key := _KEY.fullmatch(name))), default=0)
+    number = 1 + max((int(found[1]) for name in model.tags if (found := _KEY.fullmatch(name))), default=0)
     # Without colons, since the file store makes a file name of it.
     key = f"history.{number:06}.{now:%Y-%m-%dT%H-%M-%S.%f}Z"
     client.set_registered_model_tag(model.name, key, json.dumps(asdict(move), ensure_ascii=False))

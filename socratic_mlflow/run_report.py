@@ -95,20 +95,21 @@ def _draw(axes: Axes, number: int, run: Compared, metric: str, thin: bool = Fals
         "linestyle": _DASHES[number // len(_COLORS) % len(_DASHES)],
     }
     if thin:
-        axes.plot(steps, values, linewidth=0.7, alpha=0.45, **look)
+        axes.plot(steps, values, linewidth=0.7, alpha=0.6, label=_label(number, run), **look)
         return
+    # A style of 0 lies on the axis.
+    look |= {"clip_on": False, "zorder": 3}
     axes.plot(
         steps,
         values,
         linewidth=1.8,
-        clip_on=False,
         marker="o" if len(points) < 40 else None,
         markersize=3.5,
         label=_label(number, run),
         **look,
     )
     if run.best_step in steps and math.isfinite(run.at_best(metric)):
-        axes.plot([run.best_step], [run.at_best(metric)], "o", markersize=9, markerfacecolor="none", color=look["color"])
+        axes.plot([run.best_step], [run.at_best(metric)], marker="o", markersize=9, markerfacecolor="none", **look)
 
 
 def _label(number: int, run: Compared) -> str:

@@ -173,13 +173,13 @@ def test_a_run_whose_scores_are_not_finite_is_compared_all_the_same(sqlite_store
 
 def test_the_page_stands_alone_and_shows_names_as_they_are(store, run, tmp_path):
     add_run(JAPANESE, (0.0, 0.3), lora__r=8)
-    add_run("<script>alert()</script>&\"", (0.0, 0.1))
+    add_run('<script>alert()</script>&"', (0.0, 0.1))
     printed = run("--html", tmp_path / "page.html")
     assert f"wrote  {tmp_path / 'page.html'}" in printed
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
     assert JAPANESE in page.texts
-    assert "<script>alert()</script>&\"" in page.texts
+    assert '<script>alert()</script>&"' in page.texts
     assert "script" not in {tag for tag, _ in page.tags}
     assert not re.search(r"(?:src|href|srcset)=\"(?!data:image/png)|url\(|@import", text)
     dark, light = images(page)
