@@ -60,9 +60,10 @@ def _read(names: Sequence[str], last: int | None, experiment: str | None) -> tup
     # A run that is named is found wherever it is, unless an experiment is named too.
     inside = find_experiment(experiment) if experiment or not names else None
     named = [find_run(name, inside) for name in names] or last_trainings(inside, last or LAST)
-    inside = inside or MlflowClient().get_experiment(named[0].info.experiment_id)
     runs = {run.info.run_id: run for run in named}
-    return inside, sorted(map(read_run, runs.values()), key=lambda run: run.order)
+    homes = {number: MlflowClient().get_experiment(number) for number in {run.info.experiment_id for run in named}}
+    found = [read_run(run, homes[run.info.experiment_id].name) for run in runs.values()]
+    return inside or homes[named[0].info.experiment_id], sorted(found, key=lambda run: run.order)
 
 
 def _note(text: str) -> str:
@@ -80,12 +81,12 @@ def _keep(
     log: bool,
 ) -> None:
     """Write the files and log the run that were asked for."""
-    from socratic_mlflow.run_figure import draw_runs
-    from socratic_mlflow.run_page import to_page
+    from socratic_mlflow.run_report import draw_runs, to_page
 
     png = draw_runs(runs)
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = to_page(shown, notes, png, draw_runs(runs, dark=True), when, f"Experiment {experiment.name}")
+    where = ", ".join(sorted({safe(run.experiment) for run in runs}))
+    page = to_page(shown, notes, png, draw_runs(runs, dark=True), when, f"Experiment {where}")
     if figure:
         _write(figure, png)
     if html:

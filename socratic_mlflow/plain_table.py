@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 
 
 def safe(text: object) -> str:
-    """`text` in one line, what is not printable escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+    """`text` in one line, what is not printable (but for the wide space of Japanese) escaped."""
+    return "".join(
+        char if char.isprintable() or char == "\u3000" else char.encode("unicode_escape").decode() for char in str(text)
+    )
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> str:

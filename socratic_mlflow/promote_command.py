@@ -95,7 +95,9 @@ def _compare(name: str, entry: Entry, champion: Entry) -> tuple[bool, str]:
 
 def _move(standing: Standing, entry: Entry, stage: str, what: str, why: str, forced: bool = False) -> int:
     champion = standing.champion
-    move(standing.name, entry.version, stage, what, why, forced)
+    stands = move(standing.name, entry.version, stage, what, why, forced)
+    if stands != entry.version:
+        raise ValueError(f"somebody else has moved version {stands} to {stage} at the same time, and there it stays")
     lines = [f"version {entry.version} of {safe(standing.name)} is now in {_place(stage)}: {safe(why)}"]
     if stage == "Production" and champion and champion.version != entry.version:
         back = f"promote {champion.version}" if what == "rollback" else "rollback"

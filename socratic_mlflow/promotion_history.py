@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from socratic_mlflow.cli_models import STAGES
 from socratic_mlflow.redaction import redact
 
 # Of the moves to each stage, so that many trainings that end in Staging do not push out who was champion.
 KEPT = 25
-_PREFIX = "history."
+# Numbered, since clocks differ; of two processes that took the same number, the time decides.
+_KEY = re.compile(r"history\.([0-9]{1,40})\.(.{1,60})")
+_VERSION = re.compile("[0-9]{1,9}")
 # A tag of a registered model takes 5,000 characters in MLflow's database.
 _LONGEST_WHY = 500
 
@@ -36,18 +40,25 @@ class Move:
 
 def moves(tags: Mapping[str, str]) -> list[Move]:
     """What the tags of a registered model hold, the oldest first; a tag that is no move is passed over."""
-    found = [_read(tags[key]) for key in sorted(tags) if key.startswith(_PREFIX)]
-    return [move for move in found if move]
+    return [move for _, move in _by_key(tags)]
+
+
+def _by_key(tags: Mapping[str, str]) -> list[tuple[str, Move]]:
+    found = sorted((int(key[1]), key[2], key[0]) for name in tags if (key := _KEY.fullmatch(name)))
+    return [(key, move) for _, _, key in found if (move := _read(tags[key]))]
 
 
 def _read(text: str) -> Move | None:
+    """The move, or None: anybody may have edited the tag."""
     try:
         values = json.loads(text)
         move = Move(**values)
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = {spec.name: bool if spec.name == "forced" else str for spec in fields(Move)}
-    return move if all(isinstance(getattr(move, name), kind) for name, kind in kinds.items()) else None
+    if not all(isinstance(getattr(move, name), kind) for name, kind in kinds.items()) or move.stage not in STAGES:
+        return None
+    return move if all(_VERSION.fullmatch(number) for number in (move.version, move.replaces or "0")) else None
 
 
 def record(
@@ -57,16 +68,17 @@ def record(
 
     A move that stands there as the last one already (it was cut off, and is made again) is not added twice.
     """
-    last = moves(model.tags)[-1:]
-    if last and (last[0].version, last[0].stage, last[0].forced) == (version, stage, forced):
+    known = _by_key(model.tags)
+    if known and (known[-1][1].version, known[-1][1].stage, known[-1][1].forced) == (version, stage, forced):
         return
     now = datetime.now(UTC)
     at = now.isoformat(timespec="seconds").replace("+00:00", "Z")
     move = Move(at, what, version, stage, replaces, redact(why)[:_LONGEST_WHY], _user(), forced)
-    # Sorts by time; without colons, since the file store makes a file name of it.
-    key = f"{_PREFIX}{now:%Y-%m-%dT%H-%M-%S.%f}Z"
+    number = 1 + max((int(found[1]) for name in model.tags if (found := _KEY.fullmatch(name))), default=0)
+    # Without colons, since the file store makes a file name of it.
+    key = f"history.{number:06}.{now:%Y-%m-%dT%H-%M-%S.%f}Z"
     client.set_registered_model_tag(model.name, key, json.dumps(asdict(move), ensure_ascii=False))
-    of_stage = [old for old in sorted(model.tags) if old.startswith(_PREFIX) and _stage(model.tags[old]) == stage]
+    of_stage = [old for old, move in known if move.stage == stage]
     for old in of_stage[: max(0, len(of_stage) + 1 - KEPT)]:
         client.delete_registered_model_tag(model.name, old)
 
@@ -99,11 +111,6 @@ def _go_back(line: list[str], version: str) -> None:
         del line[len(line) - line[::-1].index(version) :]
     else:
         line.append(version)
-
-
-def _stage(text: str) -> str:
-    move = _read(text)
-    return move.stage if move else ""
 
 
 def _user() -> str:

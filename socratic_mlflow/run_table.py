@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.known_scores import JUDGED_BY
 from socratic_mlflow.options import options
+from socratic_mlflow.plain_table import safe
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.selection import rank
 
@@ -40,6 +41,7 @@ class Compared:
 
     run_id: str
     name: str
+    experiment: str
     status: str
     params: Mapping[str, str]
     history: History
@@ -61,11 +63,11 @@ class Compared:
     def order(self) -> tuple[bool, float, float]:
         """Sorts the best first: not collapsed, then the higher style, then the lower loss; who has none of it last."""
         style, loss = self.at_best("eval/socratic_style"), self.at_best("eval/loss")
-        return bool(self.collapsed), math.inf if math.isnan(style) else -style, math.inf if math.isnan(loss) else loss
+        return bool(self.collapsed), -style if math.isfinite(style) else math.inf, math.inf if math.isnan(loss) else loss
 
 
-def read_run(run: Any) -> Compared:
-    """What MLflow has of a run; five requests at most."""
+def read_run(run: Any, experiment: str) -> Compared:
+    """What MLflow has of a run in the experiment of that name; five requests at most."""
     from mlflow import MlflowClient
 
     client, params = MlflowClient(), _params(run)
@@ -73,6 +75,7 @@ def read_run(run: Any) -> Compared:
     return Compared(
         run_id=run.info.run_id,
         name=run.info.run_name or "",
+        experiment=experiment,
         status=run.info.status.lower(),
         params=params,
         history=history,
@@ -102,9 +105,8 @@ def _curve(client: Any, run_id: str, metric: str) -> list[tuple[int, float]]:
 def _best_step(history: History, metric: str) -> int | None:
     """The step that a training would choose; step 0, the untrained base, only where there is no other."""
     by_step = {name.removeprefix("eval/"): dict(points) for name, points in history.items()}
-    if metric not in by_step:
-        return None
-    steps = [step for step in by_step[metric] if step > 0] or list(by_step[metric])
+    scored = [step for step, value in by_step.get(metric, {}).items() if math.isfinite(value)]
+    steps = [step for step in scored if step > 0] or scored
     ranks = {step: rank({name: at[step] for name, at in by_step.items() if step in at}, metric) for step in steps}
     return max(ranks, key=ranks.__getitem__, default=None)
 
@@ -127,15 +129,17 @@ def differing(runs: Sequence[Compared]) -> dict[str, str]:
 
 
 def to_table(runs: Sequence[Compared]) -> pd.DataFrame:
-    """One row a run, in the given order: number, name, id, status, what differed, and `RESULTS` (duration in seconds)."""
+    """One row a run, in the given order: number, name, id, experiment (where they are of several), status, what differed,
+    and `RESULTS` (duration in seconds)."""
     import pandas as pd
 
-    short = differing(runs)
+    short, several = differing(runs), len({run.experiment for run in runs}) > 1
     rows = [
         {
             "#": number,
             "run": run.name,
             "id": run.run_id,
+            **({"experiment": run.experiment} if several else {}),
             "status": run.status,
             **{name: run.params.get(key, "") for key, name in short.items()},
             "style": run.at_best("eval/socratic_style"),
@@ -152,7 +156,7 @@ def to_table(runs: Sequence[Compared]) -> pd.DataFrame:
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every cell as a person reads it."""
+    """The table with every cell as a person reads it, in one line, what is not printable escaped."""
     import pandas as pd
 
     shown = table.copy().astype(object)
@@ -161,7 +165,7 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     shown["id"] = table["id"].str[:8]
     shown["best step"] = ["-" if pd.isna(step) else str(step) for step in table["best step"]]
     shown["duration"] = [_duration_text(value) for value in table["duration"]]
-    return shown.map(lambda cell: _short(str(cell)) or "-")
+    return shown.map(lambda cell: _short(safe(cell)) or "-")
 
 
 def _number(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from socratic_mlflow.promotion_history import Move, moves, record
 from socratic_mlflow.store_errors import is_missing
@@ -110,8 +111,9 @@ def read_standing(name: str) -> Standing:
     return Standing(name, versions, {alias: str(of) for alias, of in model.aliases.items()}, moves(model.tags))
 
 
-def move(name: str, version: str, stage: str, what: str, why: str, forced: bool = False) -> None:
+def move(name: str, version: str, stage: str, what: str, why: str, forced: bool = False) -> str:
     """Move a version into `stage`, with the alias that belongs there, and out of any other; who stood there is archived.
+    Returns the version that stands there now: another one where somebody else has moved that at the same time.
 
     The history comes first and the alias before the stage: wherever it is cut off, `Standing.disagreements` sees it, and
     the same call again completes it. Done twice, it changes nothing more.
@@ -124,12 +126,23 @@ def move(name: str, version: str, stage: str, what: str, why: str, forced: bool 
     replaces = str(model.aliases.get(alias, there.get(stage, ""))) if alias else ""
     record(client, model, what, version, stage, "" if replaces == version else replaces, why, forced)
     client.set_model_version_tag(name, version, "promotion", why)
-    if alias:
-        client.set_registered_model_alias(name, alias, version)
-    client.transition_model_version_stage(name, version, stage, archive_existing_versions=bool(alias))
+    _place(client, name, version, stage)
     for other in set(ALIASES.values()) - {alias, ""}:
         if str(model.aliases.get(other, "")) == version:
             client.delete_registered_model_alias(name, other)
+    # MLflow knows no locks. Of two processes at once, each looks here after its own last step, and so whoever is the last
+    # to look leaves what was recorded last, stage and alias alike.
+    made = moves(client.get_registered_model(name).tags)
+    last = next((each.version for each in reversed(made) if each.stage == stage), version) if alias else version
+    if last != version:
+        _place(client, name, last, stage)
+    return last
+
+
+def _place(client: Any, name: str, version: str, stage: str) -> None:
+    if alias := ALIASES[stage]:
+        client.set_registered_model_alias(name, alias, version)
+    client.transition_model_version_stage(name, version, stage, archive_existing_versions=bool(alias))
 
 
 def _version(number: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 import os
@@ -10,43 +9,19 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 
+import flaky
 import mlflow
 import pytest
-import servers
 import stores
 import versions
+from comparisons import Page, add_run, cells, images
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 from PIL import Image
 
-from socratic_mlflow import cli
-from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.find_runs import find_run
 
 JAPANESE = "学習率の比較"
-
-
-def add_run(name, styles=(0.1, 0.2), *, status="FINISHED", experiment="0", start=0, hollow=0.0, tags=None, **params):
-    """A run as a training logs it, evaluated at steps 0, 10, 20, ...; `params` by dotted key, dot as __. Returns its id."""
-    client = MlflowClient()
-    run_id = client.create_run(experiment, start_time=1_000_000 + start * 1000, run_name=name, tags=tags).info.run_id
-    values = flatten(Config()) | {
-        "evaluation.questions_digest": "q",
-        "evaluation.style_profile_digest": "p",
-        "data.digest": "d",
-    }
-    values |= {key.replace("__", "."): value for key, value in params.items()}
-    found = [Metric("eval/socratic_style", style, 0, 10 * count) for count, style in enumerate(styles)]
-    found += [Metric("eval/socratic_tone", 0.5, 0, 10 * count) for count in range(len(styles))]
-    found += [Metric("eval/hollow_share", hollow, 0, 10 * count) for count in range(len(styles))]
-    found += [Metric("eval/loss", 3.0 - 0.1 * count, 0, 10 * count) for count in range(len(styles))]
-    found += [Metric("train/loss", 3.5 - 0.01 * step, 0, step) for step in range(1, 10 * len(styles))]
-    client.log_batch(run_id, metrics=found, params=[Param(key, str(value)) for key, value in values.items()])
-    if status != "RUNNING":
-        client.set_terminated(run_id, status, end_time=1_000_000 + start * 1000 + 65_000)
-    return run_id
 
 
 @pytest.fixture
@@ -58,25 +33,7 @@ def run(tmp_path):
 @pytest.fixture
 def refused(capsys):
     """Run the command, which must refuse; returns its one line."""
-
-    def refused(*given):
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main(["compare", *map(str, given)])
-        assert stopped.value.code == 2
-        (line,) = capsys.readouterr().err.strip().splitlines()
-        return line.removeprefix("socratic-mlflow: error: ")
-
-    return refused
-
-
-def cells(printed):
-    """[{heading: cell}] of the printed table; cells have no two spaces in a row."""
-    lines = printed.splitlines()
-    heads = re.split(r"  +", lines[0].strip())
-    found = [re.split(r"  +", line.strip()) for line in lines[2:] if line.strip()[:1].isdigit()]
-    assert all(len(row) == len(heads) for row in found), printed
-    return [dict(zip(heads, row, strict=True)) for row in found]
+    return lambda *given: versions.refusal(capsys, "compare", *given)
 
 
 def test_the_best_style_comes_first_and_only_what_differs_is_shown(store, run):
@@ -89,12 +46,8 @@ def test_the_best_style_comes_first_and_only_what_differs_is_shown(store, run):
     ]  # fmt: skip
     assert (first["run"], first["id"], first["status"]) == ("high", high[:8], "finished")
     assert (first["learning_rate"], first["lora_r"], first["style"], first["best step"]) == ("0.001", "16", "0.450", "20")
-    assert (second["learning_rate"], second["lora_r"], second["style"], second["best step"]) == (
-        "8e-05",
-        "8",
-        "0.200",
-        "10",
-    )
+    shown = [second[name] for name in ("learning_rate", "lora_r", "style", "best step")]
+    assert shown == ["8e-05", "8", "0.200", "10"]
     assert (second["id"], second["tone"], second["loss"], second["duration"]) == (low[:8], "0.500", "2.900", "1 min 05 s")
 
 
@@ -146,7 +99,7 @@ def test_a_named_run_is_found_in_any_experiment_unless_one_is_named(store, run, 
     elsewhere = mlflow.create_experiment("elsewhere")
     add_run("far", experiment=elsewhere)
     add_run("near")
-    assert len(cells(run("far", "near"))) == 2
+    assert {row["run"]: row["experiment"] for row in cells(run("far", "near"))} == {"far": "elsewhere", "near": "Default"}
     assert [row["run"] for row in cells(run("--experiment", "elsewhere"))] == ["far"]
     assert "no run 'near' in experiment 'elsewhere'" in refused("near", "--experiment", "elsewhere")
 
@@ -210,48 +163,42 @@ def test_a_run_of_another_project_has_dashes(sqlite_store, run):
 
 def test_a_run_whose_scores_are_not_finite_is_compared_all_the_same(sqlite_store, run, tmp_path):
     add_run("diverged", (0.0, math.nan, math.inf))
-    add_run("fine")
-    assert cells(run("--figure", tmp_path / "curves.png"))[-1]["run"] in ("fine", "diverged")
+    add_run("recovered", (math.nan, math.nan, 0.1))
+    add_run("fine", (0.0, 0.2))
+    found = cells(run("--figure", tmp_path / "curves.png"))
+    assert [row["run"] for row in found] == ["fine", "recovered", "diverged"]
+    assert [row["style"] for row in found] == ["0.200", "0.100", "0.000"]
     assert (tmp_path / "curves.png").is_file()
-
-
-class Page(HTMLParser):
-    """What a page has: its texts, its tags with their attributes."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.texts, self.tags = [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def images(page):
-    """The PNG files in a page."""
-    sources = [attributes.get("src") or attributes["srcset"] for tag, attributes in page.tags if tag in ("img", "source")]
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
-    return [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
 
 
 def test_the_page_stands_alone_and_shows_names_as_they_are(store, run, tmp_path):
     add_run(JAPANESE, (0.0, 0.3), lora__r=8)
-    add_run("<script>alert('x')</script>&\"", (0.0, 0.1))
+    add_run('<script>alert()</script>&"', (0.0, 0.1))
     printed = run("--html", tmp_path / "page.html")
     assert f"wrote  {tmp_path / 'page.html'}" in printed
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
     assert JAPANESE in page.texts
-    assert "<script>alert('x')</script>&\"" in page.texts
+    assert '<script>alert()</script>&"' in page.texts
     assert "script" not in {tag for tag, _ in page.tags}
     assert not re.search(r"(?:src|href|srcset)=\"(?!data:image/png)|url\(|@import", text)
     dark, light = images(page)
     assert light.size == dark.size
     assert light.convert("L").getpixel((1, 1)) > 200 > 60 > dark.convert("L").getpixel((1, 1))
     assert {"lora_r", "0.300", "8"} <= set(page.texts)
+
+
+def test_the_figure_has_each_runs_style_on_the_left_and_its_loss_on_the_right(sqlite_store, run, tmp_path):
+    add_run("blue", (0.05, 0.3, 0.4))
+    add_run("without style", ())
+    add_run("orange", (0.0, 0.1, 0.2))
+    run("blue", "orange", "without style", "--figure", tmp_path / "curves.png")
+    figure = Image.open(tmp_path / "curves.png").convert("RGB")
+    half, legend = figure.width // 2, int(figure.height * 0.85)
+    style, loss = figure.crop((0, 0, half, legend)), figure.crop((half, 0, figure.width, legend))
+    colors = {(0, 0x72, 0xB2): "blue", (0xD5, 0x5E, 0): "orange", (0, 0x9E, 0x73): "third"}
+    drawn = [{colors[color] for _, color in part.getcolors(1 << 24) if color in colors} for part in (style, loss)]
+    assert drawn == [{"blue", "orange"}, {"blue", "orange"}]
 
 
 def test_the_figure_is_written_and_never_over_another(sqlite_store, run, refused, tmp_path):
@@ -261,6 +208,21 @@ def test_the_figure_is_written_and_never_over_another(sqlite_store, run, refused
     assert Image.open(io.BytesIO(before)).size[0] > 1000
     assert "is there already" in refused("--figure", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == before
+
+
+def test_what_others_wrote_is_text_in_the_page_and_in_the_terminal(sqlite_store, run, tmp_path):
+    hostile = "</td><img src=x onerror=alert(1)>\x1b[31m\n\u202e"
+    experiment = mlflow.create_experiment(f"<script>{hostile.strip()}")
+    for rate in (hostile, "<iframe>"):
+        add_run(hostile, experiment=experiment, training__learning_rate=rate, evaluation__questions_digest=rate)
+    printed = run("--experiment", f"<script>{hostile.strip()}", "--html", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for steering in ("\x1b", "\u202e"):
+        assert steering not in printed + text
+    page = Page(text)
+    assert not {"script", "iframe"} & {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("img") == 1
+    assert "<iframe>" in page.texts
 
 
 @pytest.mark.filterwarnings("error:Glyph")
@@ -314,7 +276,8 @@ def test_a_real_training_scores_in_the_table_as_in_the_registry(trained, run):
 
 
 def test_over_http_it_is_the_same(tmp_path, empty_database):
-    with servers.running(servers.Server(tmp_path / "server", empty_database)) as server, stores.used(server.uri):
+    store = stores.make(tmp_path / "store", "sqlite", empty_database)
+    with stores.used(store), flaky.serving(store) as server, stores.used(server.uri):
         ids = [add_run("one", (0.0, 0.3)), add_run("two", (0.0, 0.1))]
         printed = versions.command(tmp_path, "compare", ids[0][:8], "two", "--log")
         assert [row["id"] for row in cells(printed)] == [ids[0][:8], ids[1][:8]]

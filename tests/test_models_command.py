@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import mlflow
 import pytest
 import training
 import versions
 from mlflow import MlflowClient
 from versions import NAME, add
-
-from socratic_mlflow import cli
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def test_versions_are_listed_newest_first_with_what_they_score(store, run):
     assert found["2"].endswith("best style")
     run_id = MlflowClient().get_model_version(NAME, "2").run_id
     assert f"  {run_id[:8]}  " in found["2"]
+    assert datetime.now(UTC).strftime("  %Y-%m-%d ") in found["2"]
     assert "promote by" in printed
     assert "version 3 to Staging" in printed
 
@@ -105,11 +106,7 @@ def test_without_the_default_the_others_are_named(store, run):
 @pytest.mark.parametrize(("given", "words"), [([], "'socratic-gemma'"), (["nobody"], "'nobody'"), (["a/b"], "'a/b'")])
 def test_a_model_that_is_not_there_is_one_line(store, capsys, given, words):
     MlflowClient().search_experiments()
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["models", *given])
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"the registry has no model {words}" in line
+    assert f"the registry has no model {words}" in versions.refusal(capsys, "models", *given)
 
 
 def test_what_a_tag_holds_steers_no_terminal(sqlite_store, run):

@@ -7,9 +7,12 @@ import json
 from typing import Any
 
 import mlflow
+import pytest
 import training
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+
+from socratic_mlflow import cli
 
 NAME = "socratic-gemma"
 
@@ -52,6 +55,16 @@ def command(folder: Any, *given: str) -> str:
     code, printed = training.command(folder, list(given))
     assert code == 0, printed
     return printed
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *given: object) -> str:
+    """The one line with which `socratic-mlflow` refuses; it must end with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(word) for word in given])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line.removeprefix("socratic-mlflow: error: ")
 
 
 def listed(folder: Any, *given: str) -> Any:
