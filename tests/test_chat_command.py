@@ -96,6 +96,14 @@ def test_a_reader_who_leaves_early_is_no_error(taught, tmp_path):
     assert done.stdout.count(b"\n") == 1
 
 
+def test_without_standard_output_nothing_is_asked(monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "stdout", None)
+        cli.main(["chat", "base"])
+    assert stopped.value.code == 2
+    assert "there is nowhere to write replies" in capsys.readouterr().err
+
+
 def test_line_breaks_in_a_reply_do_not_break_its_line():
     for text, line in (("一\n\n 二\u2028三\r\n", "一 二 三 "), ("\x1b[2Jx", "\\x1b[2Jx")):
         out = io.StringIO()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -72,16 +74,19 @@ def front_matter(folder):
     return yaml.safe_load(text.split("---\n")[1]), text
 
 
-def run_card(folder):
-    """What the card's own code prints in a process that does not know this project."""
+def card_code(folder):
+    """The card's own code, which does not know this project; only its reply is made shorter."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert "socratic" not in code
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return code.replace("max_new_tokens=128", "max_new_tokens=12")
+
+
+def run_card(folder):
+    """What the card's own code prints in its folder."""
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        exec(card_code(folder), {})
+    return printed.getvalue().strip()
 
 
 def files(folder):
@@ -171,7 +176,7 @@ def test_the_adapters_own_card_code_runs_on_a_local_base(on_family, tmp_path, ca
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     asked = [[{"role": "user", "content": "正義とは何でしょうか？"}]]
     chat = ChatFormat(AutoTokenizer.from_pretrained(base))
-    (expected,) = generate(model.eval(), chat, asked, Sampling(128), 1)
+    (expected,) = generate(model.eval(), chat, asked, Sampling(12), 1)
     assert run_card(out) == expected.text
 
 
@@ -205,8 +210,13 @@ def test_the_embedded_base_travels_along_and_both_cards_run(exported):
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("embedded", "finetune", "mit")
     saved = load_file(exported / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
-    assert run_card(exported / "adapter")
     assert run_card(exported / "merged")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"}
+    program = [sys.executable, "-c", card_code(exported / "adapter")]
+    folder = exported / "adapter"
+    alone = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.strip()
 
 
 def test_an_exported_adapter_is_a_model_to_all_other_commands(exported, tmp_path, capsys):
