@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.chat_screen import Pipe, Terminal, nobody_reads, screen
-from socratic_mlflow.model_names import full_name
+from socratic_mlflow.model_names import full_name, load_full
 from socratic_mlflow.options import parse_values
-from socratic_mlflow.quiet import quiet, quiet_transformers
+from socratic_mlflow.quiet import quiet
 from socratic_mlflow.style import Found, explain, socratic_style, socratic_tone
 from socratic_mlflow.style_profile import StyleProfile, read_profile
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from socratic_mlflow.conversation import Conversation
     from socratic_mlflow.named_model import NamedModel
 
+_LOWEST_TEMPERATURE = 0.01
 _HELP = {
     "/reset": "begin a new conversation",
     "/style": "the scores of the last reply, and why",
@@ -44,6 +45,8 @@ def chat(model: str, given: Mapping[str, Any], temperature: float, top_p: float,
 
     # Without this, a GPU would draw the same replies in every conversation.
     torch.manual_seed(seed) if seed is not None else torch.seed()
+    # Below it the logits overflow; the replies are the greedy ones long before.
+    temperature = temperature if temperature >= _LOWEST_TEMPERATURE else 0.0
     sampling = Sampling(named.config.evaluation.max_new_tokens, temperature, top_p)
     try:
         return Talk(Conversation(named, sampling), named, fields, shown).run()
@@ -55,20 +58,13 @@ def chat(model: str, given: Mapping[str, Any], temperature: float, top_p: float,
 def _load(name: str, fields: Mapping[str, Any], shown: Terminal | Pipe) -> NamedModel:
     import dataclasses
 
-    from socratic_mlflow.named_model import check, load, with_evaluation
-    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
+    from socratic_mlflow.named_model import with_evaluation
 
-    quiet_transformers()
+    if shown.talks:
+        shown.note(f"loading {name} ...")
     # What a library says while it loads is no reply.
     with contextlib.redirect_stdout(sys.stderr):
-        if name.startswith(("models:/", "runs:/")):
-            be_brief()
-            if trouble := store_trouble():
-                raise ValueError(f"MLflow cannot be reached: {trouble}")
-        check(name)
-        if shown.talks:
-            shown.note(f"loading {name} ...")
-        named = load(name, fields)
+        named = load_full(name, fields)
     return dataclasses.replace(named, config=with_evaluation(named.config, fields))
 
 
@@ -90,13 +86,23 @@ class Talk:
         """Read and answer until the end; returns the exit code."""
         if self._screen.talks:
             self._screen.note(f"You talk to {self._named.name}. /help lists commands, Ctrl-D leaves.")
-        for line in self._screen.lines():
-            text = line.strip()
-            if text == "/quit":
-                break
-            if text:
-                self._heed(text)
+        while self._turn():
+            pass
         return 1 if self._unanswered else 0
+
+    def _turn(self) -> bool:
+        """Read a line and heed it; False where there is none, or it says to leave."""
+        try:
+            text = self._screen.line()
+            if text is None or text.strip() == "/quit":
+                return False
+            if text.strip():
+                self._heed(text.strip())
+        except KeyboardInterrupt:
+            if not self._screen.talks:
+                raise
+            self._screen.note("\n(/quit or Ctrl-D leaves)")
+        return True
 
     def _heed(self, text: str) -> None:
         """One question or command; what is wrong with it is one line."""

@@ -6,10 +6,11 @@ Replies come from models: what could steer a terminal is escaped. Standard libra
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+import unicodedata
 
 PROMPT = "> "
 _STDIN = "standard input"
@@ -20,10 +21,12 @@ _LINE_BREAK = re.compile(r"\s*[\n\v\f\r\x85\u2028\u2029]+\s*")
 
 def printable(text: str) -> str:
     """`text` with escapes for what is not printable, but for line breaks, tabs and what joins characters."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" or char in _JOINERS else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    # Python counts every space but one as not printable, the Japanese one among them.
+    return char.isprintable() or char in "\n\t" or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 class Terminal:
@@ -31,19 +34,20 @@ class Terminal:
 
     talks = True
 
-    def lines(self) -> Iterator[str]:
-        """What is typed, up to Ctrl-D; KeyboardInterrupt for Ctrl-C."""
+    def __init__(self) -> None:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives `input` its line editing
-        while True:
-            try:
-                line = input(PROMPT)
-            except (EOFError, KeyboardInterrupt) as left:
-                print(flush=True)
-                if isinstance(left, EOFError):
-                    return
-                raise
-            yield line
+        # What is no UTF-8 is refused where it is read as a question; an error here would end the conversation.
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
+
+    def line(self) -> str | None:
+        """What is typed next, None for Ctrl-D; KeyboardInterrupt for Ctrl-C."""
+        try:
+            return input(PROMPT)
+        except EOFError:
+            print(flush=True)
+            return None
 
     def piece(self, text: str) -> None:
         """Show more of a reply."""
@@ -67,21 +71,21 @@ class Pipe:
 
     talks = False
 
-    def lines(self) -> Iterator[str]:
-        """The lines of standard input; ValueError (one line: where) for one that is no text."""
-        asking = bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
-        number = 0
-        while True:
-            if asking:
-                print(PROMPT, end="", file=sys.stderr, flush=True)
-            data = sys.stdin.buffer.readline() if sys.stdin else b""
-            if not data:
-                return
-            number += 1
-            try:
-                yield data.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{_STDIN}:{number}: not UTF-8 text (byte {error.start} of the line)") from None
+    def __init__(self) -> None:
+        self._asking = bool(sys.stdin and sys.stdin.isatty() and sys.stderr.isatty())
+        self._number = 0
+
+    def line(self) -> str | None:
+        """The next line of standard input, None behind the last; ValueError (one line: where) for one that is no text."""
+        if self._asking:
+            print(PROMPT, end="", file=sys.stderr, flush=True)
+        data = sys.stdin.buffer.readline() if sys.stdin else b""
+        self._number += 1
+        try:
+            return data.decode("utf-8-sig" if self._number == 1 else "utf-8") if data else None
+        except UnicodeDecodeError as error:
+            where = f"{_STDIN}:{self._number}"
+            raise ValueError(f"{where}: not UTF-8 text (byte {error.start} of the line)") from None
 
     def piece(self, text: str) -> None:
         """Wait for the whole reply."""
@@ -101,12 +105,14 @@ class Pipe:
 
 
 def screen() -> Terminal | Pipe:
-    """The one that this process has."""
+    """The one that this process has; ValueError (one line) where nothing can be shown at all."""
+    if not sys.stdout:
+        raise ValueError("standard output is closed, so there is nowhere to write replies")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # A locale may have no Japanese.
             stream.reconfigure(errors="backslashreplace")
-    on_terminal = sys.stdin and sys.stdout and sys.stdin.isatty() and sys.stdout.isatty()
+    on_terminal = sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()
     return Terminal() if on_terminal else Pipe()
 
 

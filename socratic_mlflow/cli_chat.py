@@ -16,8 +16,9 @@ _EXAMPLES = """examples:
   socratic-mlflow chat base --preset embedded
   socratic-mlflow chat < questions.txt > replies.txt      a question a line, a reply a line
 
-While you talk: /reset, /style, /compare, /save [FILE], /help, /quit. Ctrl-C stops a reply, Ctrl-D leaves.
-Exit codes: 0 left; 1 a question that was piped in got no reply; 2 wrong usage; 130 Ctrl-C at the prompt, or twice.
+While you talk: /reset, /style, /compare, /save [FILE], /help, /quit. Ctrl-C stops a reply (twice: at once), Ctrl-D leaves.
+Exit codes: 0 left; 1 a question that was piped in got no reply; 2 wrong usage or input;
+130 Ctrl-C while loading, or behind a pipe.
 """
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from socratic_mlflow.cli_fields import add_fields, given_fields
-from socratic_mlflow.model_names import HELP
+from socratic_mlflow.model_names import TRAINED
 
 _EXAMPLES = """examples:
   socratic-mlflow export models:/socratic-gemma@champion --output_dir my-adapter
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    export.add_argument("model", metavar="MODEL", help=HELP.removesuffix(", or base").replace(", an", ", or an"))
+    export.add_argument("model", metavar="MODEL", help=TRAINED)
     export.add_argument("--to", choices=("adapter", "merged"), default="adapter", help="what is written [adapter]")
     export.add_argument("--output_dir", metavar="DIR", required=True, help="the folder to write; it must not hold anything")
     add_fields(export, ("run.preset", "model.", "quantization."))

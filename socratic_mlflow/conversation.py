@@ -113,7 +113,10 @@ class Conversation:
         room = min(limit, self.context - len(prompt)) if self.context else limit
         sampling = dataclasses.replace(self._sampling, max_new_tokens=room)
         stream = TextStream(self._chat, write)
-        more = {} if stopping is None else {"stopping_criteria": stopping}
+        more: dict[str, Any] = {} if stopping is None else {"stopping_criteria": stopping}
+        if sampling.temperature > 0:
+            # Otherwise only the 50 likeliest words, or as many as the base's own settings say.
+            more["top_k"] = 0
         generate_after(self._model, self._chat, prompt, sampling, streamer=stream, **more)
         return stream.text
 

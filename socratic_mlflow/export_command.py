@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.model_names import full_name
+from socratic_mlflow.model_names import full_name, load_full
 from socratic_mlflow.new_folder import check_free, new_folder
 from socratic_mlflow.options import parse_values
-from socratic_mlflow.quiet import quiet, quiet_transformers
+from socratic_mlflow.quiet import quiet
 
 if TYPE_CHECKING:
     from socratic_mlflow.merging import Likeness
@@ -40,29 +41,23 @@ def export(model: str, to: str, output_dir: str, given: Mapping[str, Any]) -> in
     if model == "base":
         raise ValueError("base has no adapter, so there is nothing to export; name a version, a run or an adapter folder")
     from socratic_mlflow.interruption import Interruption
+    from socratic_mlflow.merging import UnlikeError
     from socratic_mlflow.progress import say
 
+    name = full_name(model)
     with Interruption():
-        say(f"loading {full_name(model)} ...")
-        named = _load(full_name(model), fields)
-        with new_folder(place) as folder:
-            likeness = _write(named, to, folder)
+        say(f"loading {name} ...")
+        named = load_full(name, fields)
+        try:
+            with new_folder(place) as folder:
+                likeness = _write(named, to, folder)
+        except UnlikeError as error:
+            print(f"socratic-mlflow: error: {error}", file=sys.stderr, flush=True)
+            return 1
         say(f"wrote {to} to {output_dir}: {', '.join(sorted(file.name for file in place.iterdir()))}")
         if likeness:
             _tell(likeness)
     return 0
-
-
-def _load(name: str, fields: Mapping[str, Any]) -> NamedModel:
-    from socratic_mlflow.named_model import check, load
-    from socratic_mlflow.run_lifecycle import be_brief, store_trouble
-
-    quiet_transformers()
-    be_brief()
-    if name.startswith(("models:/", "runs:/")) and (trouble := store_trouble()):
-        raise ValueError(f"MLflow cannot be reached: {trouble}")
-    check(name)
-    return load(name, fields)
 
 
 def _write(named: NamedModel, to: str, folder: Path) -> Likeness | None:

@@ -29,6 +29,10 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 _LONGEST = 64
 
 
+class UnlikeError(Exception):
+    """A merged model answers otherwise than its adapter; its text is one line."""
+
+
 @dataclass(frozen=True)
 class Likeness:
     """How a merged model answers. `difference` is its logits' to those of the unquantized base with the adapter, relative
@@ -57,7 +61,7 @@ def write_merged(
 ) -> Likeness:
     """Write the merged model into `folder`, and compare what was written with the adapter (of that folder).
 
-    RuntimeError (one line) where the two answer differently.
+    UnlikeError where the two answer differently.
     """
     from socratic_mlflow.model import load_adapter, load_base
 
@@ -76,7 +80,7 @@ def write_merged(
     difference, same = compare(logits_of(written, named.chat, dialogues), expected)
     dtype = config.quantization.bnb_4bit_compute_dtype
     if not difference <= TOLERANCE[dtype]:
-        raise RuntimeError(
+        raise UnlikeError(
             f"the merged model answers otherwise than its adapter (its logits differ by {difference:.2g}, more than "
             f"{TOLERANCE[dtype]:g}); nothing was written, export the adapter instead"
         )

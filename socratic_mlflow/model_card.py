@@ -129,8 +129,8 @@ class Card:
         if not found and not later:
             return "## Scores\n\nNot known."
         table = "| on generated replies, from 0 to 1 | mean and 95% interval |\n| --- | --- |\n" + "\n".join(found)
-        kind = "Measured on the quantized base with the adapter." if self.likeness else "Measured on the quantized base."
-        return "\n\n".join(part for part in ["## Scores", table if found else "", kind, "\n".join(later)] if part)
+        how = "Measured with the adapter on the base as the training had it."
+        return "\n\n".join(part for part in ["## Scores", table if found else "", how, "\n".join(later)] if part)
 
     def _likeness(self) -> str:
         alike = self.likeness

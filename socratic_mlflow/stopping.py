@@ -1,4 +1,4 @@
-"""Ctrl-C while a reply is made: it ends after its next token, and the program goes on; a second one interrupts."""
+"""Ctrl-C while a reply is made: it ends after its next token; a second one interrupts at once."""
 
 from __future__ import annotations
 

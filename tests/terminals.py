@@ -6,13 +6,14 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_PATIENCE_S = 300
+_PATIENCE_S = 200
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\x07")
 
 
@@ -39,8 +40,8 @@ class Terminal:
         return before
 
     def type(self, text: str) -> None:
-        """Type `text`; '\\x03' is Ctrl-C and '\\x04' Ctrl-D."""
-        os.write(self._descriptor, text.encode())
+        """Type `text`; '\\x03' is Ctrl-C, '\\x04' Ctrl-D, and '\\udcff' the byte 255."""
+        os.write(self._descriptor, text.encode(errors="surrogateescape"))
 
     def exit_code(self) -> int:
         """Wait for the end; a signal counts as 128 and its number."""
@@ -73,9 +74,13 @@ class Terminal:
 def running(arguments: Sequence[str], folder: Path) -> Iterator[Terminal]:
     """`socratic-mlflow` with `arguments` in `folder`, on a terminal of its own."""
     environment = os.environ | {"LC_ALL": "C.UTF-8", "TERM": "xterm", "INPUTRC": os.devnull}
+    # As in a language's own locale: C.UTF-8 alone would let bytes through that are no text.
+    environment |= {"PYTHONIOENCODING": "utf-8:strict"}
     program = [sys.executable, "-m", "socratic_mlflow", *arguments]
     process, descriptor = pty.fork()
     if process == 0:
+        # Tests that run in the background are started with Ctrl-C ignored, and so would this be.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.chdir(folder)
         os.execve(sys.executable, program, environment)
     terminal = Terminal(process, descriptor)

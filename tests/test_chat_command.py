@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 
 import pytest
+import stores
 import tiny
 import training
 
 from socratic_mlflow import cli
-from socratic_mlflow.chat_command import told
-from socratic_mlflow.chat_screen import Pipe, printable
+from socratic_mlflow.chat_command import Talk, told
+from socratic_mlflow.chat_screen import Pipe, Terminal, printable
 from socratic_mlflow.conversation import Conversation
+from socratic_mlflow.dialogues import scan_dialogues
 from socratic_mlflow.evaluation import Sampling
 from socratic_mlflow.model_names import full_name
 from socratic_mlflow.named_model import load
@@ -55,7 +58,7 @@ def piped(monkeypatch, capsys):
 
 
 def test_through_a_pipe_a_question_a_line_is_a_reply_a_line(taught, tmp_path):
-    lines = [QUESTIONS[0], "", "  ", "/style", QUESTIONS[1], "/nonsense", "/reset", QUESTIONS[2]]
+    lines = [QUESTIONS[0], "", "  ", "/style", QUESTIONS[1], "/nonsense", "/reset", QUESTIONS[2], "/save"]
     done = subprocess.run(
         [sys.executable, "-m", "socratic_mlflow", *base(taught)],
         cwd=tmp_path,
@@ -74,7 +77,9 @@ def test_through_a_pipe_a_question_a_line_is_a_reply_a_line(taught, tmp_path):
     assert "(from 0 to 1, profile socratic)" in notes
     assert "unknown command '/nonsense'" in notes
     assert "> " not in notes
-    assert list(tmp_path.iterdir()) == []
+    (saved,) = tmp_path.iterdir()
+    assert f"saved 2 messages to {saved.name}" in notes
+    assert list(scan_dialogues(str(saved)).dialogues[0].messages) == talk.messages
 
 
 def test_a_reader_who_leaves_early_is_no_error(taught, tmp_path):
@@ -89,6 +94,14 @@ def test_a_reader_who_leaves_early_is_no_error(taught, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.count(b"\n") == 1
+
+
+def test_without_standard_output_nothing_is_asked(monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "stdout", None)
+        cli.main(["chat", "base"])
+    assert stopped.value.code == 2
+    assert "there is nowhere to write replies" in capsys.readouterr().err
 
 
 def test_line_breaks_in_a_reply_do_not_break_its_line():
@@ -124,11 +137,35 @@ def test_quit_ends_and_the_rest_is_not_read(taught, piped):
     assert piped(base(taught), f"{QUESTIONS[0]}\n/quit\n{QUESTIONS[1]}\n")[:2] == (0, [tiny.REPLIES[0]])
 
 
+class Impatient(Terminal):
+    """Somebody who presses Ctrl-C twice at the first words that appear."""
+
+    def __init__(self, lines):
+        self.said, self._lines = [], iter([*lines, None])
+
+    def line(self):
+        return next(self._lines)
+
+    def piece(self, text):
+        self.said.append(text)
+        if len(self.said) == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_drops_the_reply_at_once_and_nothing_else(taught):
+    named = load("base", {"run.preset": "embedded", "model.base_model": str(taught)})
+    talk, person = Conversation(named, Sampling()), Impatient(QUESTIONS[:2])
+    assert Talk(talk, named, {}, person).run() == 0
+    assert [message["content"] for message in talk.messages] == [QUESTIONS[1], "".join(person.said[1:])]
+
+
 def test_the_same_seed_draws_the_same_replies(taught, piped):
     asked = "".join(f"{question}\n" for question in QUESTIONS)
     drawn = [piped(base(taught, "--temperature", 2, "--seed", seed), asked)[1] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert piped(base(taught, "--temperature", 0, "--seed", 7), asked)[1] == piped(base(taught), asked)[1]
+    # Almost nothing is nothing: it would overflow.
+    assert piped(base(taught, "--temperature", 1e-300, "--seed", 7), asked)[1] == piped(base(taught), asked)[1]
 
 
 def test_replies_are_as_short_as_one_wants(taught, piped):
@@ -167,6 +204,16 @@ def test_without_a_name_the_champion_is_asked_for(sqlite_store, piped):
     assert "models:/socratic-gemma@champion: is not in the registry" in notes
 
 
+def test_no_store_is_made_by_asking_for_a_model(piped, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given in (["chat"], ["export", "models:/socratic-gemma@champion", "--output_dir", "out"]):
+        with stores.used(f"sqlite:///{tmp_path}/mlflow.db"):
+            code, _, notes = piped(given, "")
+        assert (code, notes.count("\n")) == (2, 1)
+        assert "there is no MLflow store at" in notes
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -182,6 +229,7 @@ def test_without_a_name_the_champion_is_asked_for(sqlite_store, piped):
         (["--style_profile", "nowhere.yaml"], "nowhere.yaml"),
         (["no/such/folder"], "no/such/folder: no adapter folder"),
         (["models:/"], "names no model"),
+        (["models:/nobody/1", "--base_model", "x"], "model.base_model has no effect here: models:/nobody/1 has its own"),
         (["a", "b"], "unexpected argument 'b'"),
     ],
 )
@@ -211,7 +259,7 @@ def test_the_scores_are_told_with_their_reasons():
 
 
 def test_a_reply_cannot_steer_the_terminal():
-    assert printable("君\x1b[31m\x07\x9b\u202e\r!\n\t👩‍👧") == "君\\x1b[31m\\x07\\x9b\\u202e\\r!\n\t👩‍👧"
+    assert printable("君\x1b[31m\x07\x9b\u202e\r!\n\t　👩‍👧") == "君\\x1b[31m\\x07\\x9b\\u202e\\r!\n\t　👩‍👧"
 
 
 def test_help_imports_nothing_heavy_and_has_examples(tmp_path):

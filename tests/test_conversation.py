@@ -179,7 +179,7 @@ def test_reset_forgets_everything(speaker):
 
 
 def test_the_first_interrupt_ends_the_reply_and_the_second_interrupts(speaker):
-    stop, pieces = StopOnInterrupt(), []
+    before, stop, pieces = signal.getsignal(signal.SIGINT), StopOnInterrupt(), []
 
     def press(piece):
         pieces.append(piece)
@@ -194,7 +194,7 @@ def test_the_first_interrupt_ends_the_reply_and_the_second_interrupts(speaker):
     with pytest.raises(KeyboardInterrupt), stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_context_is_what_the_configuration_says(speaker, with_adapter):

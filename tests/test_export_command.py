@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +24,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from socratic_mlflow import cli
-from socratic_mlflow.config import Config, QuantizationConfig
+from socratic_mlflow.config import ModelConfig
 from socratic_mlflow.evaluation import Sampling, generate
 from socratic_mlflow.model import base_location, base_revision
 from socratic_mlflow.named_model import load
@@ -47,6 +50,15 @@ def on_embedded(tmp_path_factory):
     return changed(tmp_path_factory.mktemp("adapters") / "embedded", "embedded")
 
 
+@pytest.fixture(scope="module")
+def exported(on_embedded, tmp_path_factory):
+    """The folder of both exports, `adapter` and `merged`, of an adapter on the embedded base."""
+    folder = tmp_path_factory.mktemp("exported")
+    for kind in ("adapter", "merged"):
+        assert cli.main(["export", str(on_embedded), "--to", kind, "--output_dir", str(folder / kind)]) == 0
+    return folder
+
+
 @pytest.fixture(scope="module", params=["gemma", "llama", "neox"])
 def on_family(request, bases, tmp_path_factory):
     return changed(tmp_path_factory.mktemp("adapters") / request.param, bases[request.param]), bases[request.param]
@@ -62,16 +74,19 @@ def front_matter(folder):
     return yaml.safe_load(text.split("---\n")[1]), text
 
 
-def run_card(folder):
-    """What the card's own code prints in a process that does not know this project."""
+def card_code(folder):
+    """The card's own code, which does not know this project; only its reply is made shorter."""
     (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert "socratic" not in code
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return code.replace("max_new_tokens=128", "max_new_tokens=12")
+
+
+def run_card(folder):
+    """What the card's own code prints in its folder."""
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        exec(card_code(folder), {})
+    return printed.getvalue().strip()
 
 
 def files(folder):
@@ -141,8 +156,6 @@ def test_a_checkpoint_does_not_boast_the_best_ones_scores(trained, tmp_path, cap
 
 
 def test_a_folder_from_another_store_is_not_asked_about_there(trained, tmp_path, capsys):
-    import shutil
-
     shutil.copytree(trained.output, tmp_path / "elsewhere")
     state = tmp_path / "elsewhere" / "run.yaml"
     known = yaml.safe_load(state.read_text())
@@ -163,7 +176,7 @@ def test_the_adapters_own_card_code_runs_on_a_local_base(on_family, tmp_path, ca
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     asked = [[{"role": "user", "content": "正義とは何でしょうか？"}]]
     chat = ChatFormat(AutoTokenizer.from_pretrained(base))
-    (expected,) = generate(model.eval(), chat, asked, Sampling(128), 1)
+    (expected,) = generate(model.eval(), chat, asked, Sampling(12), 1)
     assert run_card(out) == expected.text
 
 
@@ -187,28 +200,38 @@ def test_merged_is_a_plain_model_that_answers_as_the_adapter(on_family, tmp_path
     assert text.count("\n| ") >= 5
 
 
-def test_the_embedded_base_travels_along_and_both_cards_run(on_embedded, tmp_path, capsys):
-    assert export(capsys, on_embedded, "--output_dir", tmp_path / "adapter")[0] == 0
-    assert export(capsys, on_embedded, "--to", "merged", "--output_dir", tmp_path / "merged")[0] == 0
-    data, text = front_matter(tmp_path / "adapter")
+def test_the_embedded_base_travels_along_and_both_cards_run(exported):
+    data, text = front_matter(exported / "adapter")
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("embedded", "adapter", "mit")
-    assert base_revision(Config().model.__class__(base_model="embedded")) in text
-    for file in (tmp_path / "adapter" / "base").iterdir():
+    assert base_revision(ModelConfig(base_model="embedded")) in text
+    for file in (exported / "adapter" / "base").iterdir():
         assert file.read_bytes() == (Path(base_location("embedded")) / file.name).read_bytes()
-    assert base_location("embedded") not in (tmp_path / "adapter" / "adapter_config.json").read_text()
-    data, _ = front_matter(tmp_path / "merged")
+    data, _ = front_matter(exported / "merged")
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("embedded", "finetune", "mit")
-    saved = load_file(tmp_path / "merged" / "model.safetensors")
+    saved = load_file(exported / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
-    assert run_card(tmp_path / "adapter")
-    assert run_card(tmp_path / "merged")
+    assert run_card(exported / "merged")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONUTF8": "1"}
+    program = [sys.executable, "-c", card_code(exported / "adapter")]
+    folder = exported / "adapter"
+    alone = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.strip()
 
 
-def test_an_exported_adapter_is_a_model_to_all_other_commands(on_embedded, tmp_path, capsys):
-    assert export(capsys, on_embedded, "--output_dir", tmp_path / "one")[0] == 0
-    assert export(capsys, tmp_path / "one", "--output_dir", tmp_path / "two")[0] == 0
-    assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert (tmp_path / "one" / "README.md").read_text() == (tmp_path / "two" / "README.md").read_text()
+def test_an_exported_adapter_is_a_model_to_all_other_commands(exported, tmp_path, capsys):
+    one, two = exported / "adapter", tmp_path / "two"
+    assert export(capsys, one, "--output_dir", two)[0] == 0
+    assert files(one) == files(two)
+    assert (one / "README.md").read_text() == (two / "README.md").read_text()
+
+
+def test_the_written_configuration_holds_no_place_of_this_machine(exported, on_embedded):
+    for file in exported.rglob("*.json"):
+        if file.name != "tokenizer.json":
+            text = file.read_text()
+            assert json.loads(text)
+            assert not any(place in text for place in (str(on_embedded), str(exported), base_location("embedded")))
 
 
 def test_a_merge_that_went_wrong_is_not_written(on_family, tmp_path, capsys, monkeypatch):
@@ -218,7 +241,7 @@ def test_a_merge_that_went_wrong_is_not_written(on_family, tmp_path, capsys, mon
     # The bound alone is moved: even the rounding of a right merge is then too much.
     monkeypatch.setattr(merging, "TOLERANCE", dict.fromkeys(merging.TOLERANCE, -1.0))
     code, _, error = export(capsys, adapter, "--to", "merged", "--output_dir", tmp_path / "out")
-    assert code == 1
+    assert (code, error.count("\n")) == (1, 1)
     assert "answers otherwise than its adapter" in error
     assert list(tmp_path.iterdir()) == []
 
@@ -227,19 +250,25 @@ def test_nothing_is_written_where_something_is(untrained_adapter, tmp_path, caps
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    for place, words in (("full", "is not empty"), ("file", "is no folder"), ("file/out", "cannot be")):
-        code, printed, error = export(capsys, untrained_adapter, "--output_dir", tmp_path / place)
+    for place, words in (
+        ("full", "is not empty"),
+        ("file", "is no folder"),
+        ("file/out", "nothing can be written in"),
+        ("", "no name: is no folder"),
+    ):
+        code, printed, error = export(capsys, untrained_adapter, "--output_dir", tmp_path / place if place else "")
         assert (code, printed, error.count("\n")) == (2, "", 1)
         assert words in error
     assert files(tmp_path) == {"full/mine.txt", "file"}
 
 
-def test_an_empty_folder_and_a_link_to_one_are_filled(untrained_adapter, tmp_path, capsys):
+def test_an_empty_folder_is_filled_and_stays_the_one_that_a_shell_is_in(untrained_adapter, tmp_path, capsys, monkeypatch):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to("empty")
-    assert export(capsys, untrained_adapter, "--output_dir", tmp_path / "link")[0] == 0
-    assert "README.md" in files(tmp_path / "empty")
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "link"}
+    monkeypatch.chdir(tmp_path / "empty")
+    assert export(capsys, untrained_adapter, "--output_dir", ".")[0] == 0
+    assert files(Path()) >= {"README.md", "adapter_model.safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert not [name for name in files(tmp_path) if "unfinished" in name]
 
 
 @pytest.mark.parametrize(
@@ -262,16 +291,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(sqlite_store, tmp_path, monkey
     assert list((tmp_path / "here").iterdir()) == []
 
 
-def test_the_written_configuration_holds_no_place_of_this_machine(on_embedded, tmp_path, capsys):
-    for kind in ("adapter", "merged"):
-        assert export(capsys, on_embedded, "--to", kind, "--output_dir", tmp_path / kind)[0] == 0
-        for file in (tmp_path / kind).rglob("*.json"):
-            if file.name != "tokenizer.json":
-                assert str(tmp_path.parent) not in file.read_text()
-                assert base_location("embedded") not in file.read_text()
-                json.loads(file.read_text())
-
-
 def test_a_base_that_was_not_quantized_merges_as_well(bases, tmp_path, capsys):
     adapter = changed(tmp_path / "adapter", bases["gemma"])
     code, printed, _ = export(
@@ -279,4 +298,3 @@ def test_a_base_that_was_not_quantized_merges_as_well(bases, tmp_path, capsys):
     )
     assert code == 0
     assert "against the unquantized base with the adapter: 5 of 5 replies are the same" in printed
-    assert QuantizationConfig().load_in_4bit
