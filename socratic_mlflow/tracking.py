@@ -37,7 +37,7 @@ class Tracker:
         self._reached, self._pictures = _standing(self._journal)
         store = absolute(without_credentials(mlflow.get_tracking_uri()))
         if new_run or not self._journal.end:
-            self._journal.append(_training(run_id, store))
+            self._journal.append(_training(run_id, store, folder.absolute().parent.name))
             self._journal.mark_delivered({})
         elif (other := store_of(folder)) != store:
             self._journal.close()
@@ -239,7 +239,7 @@ def store_of(folder: Path) -> str:
     return str(training_of(Journal(folder)).get("tracking_uri", ""))
 
 
-def _training(run_id: str, store: str) -> Record:
+def _training(run_id: str, store: str, name: str) -> Record:
     """The first record of a journal: where its run is, or where and how it is to be created."""
     from mlflow.tracking import fluent
     from mlflow.tracking.context.registry import resolve_tags
@@ -253,7 +253,8 @@ def _training(run_id: str, store: str) -> Record:
         # What a person has chosen with `mlflow.set_experiment` in this process, or else in the environment.
         "experiment_id": str(getattr(fluent, "_active_experiment_id", None) or os.environ.get("MLFLOW_EXPERIMENT_ID", "")),
         "experiment_name": os.environ.get("MLFLOW_EXPERIMENT_NAME", ""),
-        "tags": _tags(resolve_tags())["values"],
+        # The names that MLflow makes up come from the generator that every training seeds: all would have the same.
+        "tags": _tags({"mlflow.runName": name} | resolve_tags())["values"],
     }
 
 
