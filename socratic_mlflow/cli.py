@@ -104,7 +104,7 @@ def with_commands() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
     """(the parser, {command: its own parser} in the order of help)."""
     parser = _Parser(
         prog="socratic-mlflow",
-        description="Fine-tune a chat model into a speaking style, every step in MLflow; then talk to it, serve it, compare.",
+        description="Fine-tune a chat model into a speaking style, every step in MLflow; then talk to it, serve it.",
         epilog=_EPILOG,
         formatter_class=_Help,
         allow_abbrev=False,
@@ -151,15 +151,16 @@ def _refuse(command: str, parser: argparse.ArgumentParser, token: str) -> NoRetu
     if command != "score" and name[2:] in by_name():
         _fail(f"{name[2:]} is a field of trainings; {command} does not take it")
     if near := difflib.get_close_matches(name, parser._option_string_actions, n=1, cutoff=0.5):
-        what = ("field", name[2:], near[0][2:]) if near[0][2:] in by_name() else ("option", name, near[0])
-        _fail("unknown {} {!r}; did you mean {}?".format(*what))
+        field = "." in parser._option_string_actions[near[0]].dest
+        kind, wrong, right = ("field", name[2:], near[0][2:]) if field else ("option", name, near[0])
+        _fail(f"unknown {kind} {wrong!r}; did you mean {right}?")
     if command == "score":
         _fail(f"unknown option {name!r}; a TEXT like that goes behind --")
     _fail(f"unknown option {name!r}; 'socratic-mlflow {command} --help' lists what there is")
 
 
 def _about_text(token: str) -> str:
-    return "; a TEXT that begins with a dash goes behind --" if token.startswith("-") else "; put a TEXT with spaces in quotes"
+    return f"; {'a TEXT that begins with a dash goes behind --' if token[0] == '-' else 'put a TEXT with spaces in quotes'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args, unknown = parser.parse_known_args(_joined(given))
     if unknown:
         # A misspelt field is named before its value, which is then left over as well.
-        _refuse(args.command, commands[args.command], next((token for token in unknown if token.startswith("--")), unknown[0]))
+        wrong = next((token for token in unknown if token.startswith("--")), unknown[0])
+        _refuse(args.command, commands[args.command], wrong)
     try:
         return int(args.run(args))
     except ValueError as error:

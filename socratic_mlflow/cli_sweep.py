@@ -29,8 +29,8 @@ def add(commands: Any) -> None:
         "sweep",
         help="search the hyper-parameters; the best trial is registered",
         usage="socratic-mlflow sweep [--n_trials N] [--space FILE] [--storage URL] [--config FILE] [--FIELD VALUE ...]",
-        description="Train n_trials times with other hyper-parameters, which Optuna chooses, each as a nested run, and register the\n"
-        "best adapter of all.",
+        description="Train n_trials times with other hyper-parameters, which Optuna chooses, each as a nested run,\n"
+        "and register the best adapter of all.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

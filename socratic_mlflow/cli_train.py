@@ -30,8 +30,8 @@ def add(commands: Any) -> None:
         "train",
         help="fine-tune, log to MLflow, register the best adapter",
         usage="socratic-mlflow train [--config FILE] [--FIELD VALUE ...]",
-        description="Fine-tune, log every step to MLflow, register the best adapter. Every option takes a value; what it is\n"
-        "without one stands in [brackets], with the presets' own values.",
+        description="Fine-tune, log every step to MLflow, register the best adapter. Every option takes a value; what\n"
+        "it is without one stands in [brackets], with the presets' own values.",
         epilog=_TRAIN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -40,13 +40,15 @@ def add(commands: Any) -> None:
         "check-data",
         help="list every dialogue of a file that would not be used, and why",
         usage="socratic-mlflow check-data FILE [--config FILE] [--FIELD VALUE ...]",
-        description="List every dialogue of FILE that a training would not use, with its place and the reason. Of the options\n"
-        "only preset, base_model (its tokenizer measures the length), revision, trust_remote_code and max_length matter.",
+        description="List every dialogue of FILE that a training would not use, with its place and the reason. Of the\n"
+        "options only preset, base_model (its tokenizer measures the length), revision and max_length matter.",
         epilog=_CHECK_DATA,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    check.add_argument("file", metavar="FILE", help="JSON list or JSONL of dialogues, .gz too; 'bundled' for those that ship here")
+    check.add_argument(
+        "file", metavar="FILE", help="JSON list or JSONL of dialogues, .gz too; 'bundled' for those that ship here"
+    )
     for command in (train, check):
         command.add_argument(
             "--config",

@@ -44,6 +44,6 @@ def _prepare(command: argparse.ArgumentParser, choices: Mapping[str, tuple[str, 
 
 
 def _choices() -> dict[str, tuple[str, ...]]:
-    """{dotted key: the values it takes} of the fields that take few."""
-    switches = {option.key: ("true", "false") for option in options() if option.type is bool}
-    return switches | {option.key: option.spec.metadata["choices"] for option in options() if option.spec.metadata["choices"]}
+    """{dotted key: the values it takes} of every field; empty where it takes more than a few."""
+    few = {option.key: option.spec.metadata["choices"] for option in options()}
+    return few | {option.key: ("true", "false") for option in options() if option.type is bool}

@@ -65,7 +65,7 @@ class Postgres:
         wait_until(self._ready, f"PostgreSQL is up: {self.folder / 'postgres.log'}")
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        """SIGINT ends it at once and in order, as `docker stop` does; SIGQUIT as a crash would. Harmless where it is down."""
+        """SIGINT ends it in order, as `docker stop` does, SIGQUIT as a crash would; harmless where it is down."""
         if self._process:
             self._process.send_signal(number)
             self._process.wait(60)

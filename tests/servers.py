@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 class AnyServer:
-    """An `mlflow server` that keeps its log and artifacts in `folder`, not started yet; it keeps its port over its starts."""
+    """An `mlflow server` that keeps its log and artifacts in `folder`, not started yet; its port stays the same."""
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,12 @@ class AnyServer:
         # Its own process group, so that its workers are killed and paused with it.
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=os.environ | self.environment, cwd=self.folder, start_new_session=True
+                self.command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,
+                cwd=self.folder,
+                start_new_session=True,
             )
         wait_until(self._answers, f"the server is up: {self.folder / 'server.log'}")
 

@@ -22,7 +22,9 @@ def test_it_does_not_start_without_a_password_and_holds_none() -> None:
     with pytest.raises(ValueError, match=r"put POSTGRES_PASSWORD=... into .env"):
         composed.services()
     text = (composed.FOLDER / "compose.yaml").read_text(encoding="utf-8")
-    assert all(":?" in line for line in text.splitlines() if re.search(r"PASSWORD: ", line))
+    passwords = re.findall(r"^ +\w*PASSWORD: (.*)$", text, flags=re.MULTILINE)
+    assert len(passwords) == 2
+    assert all(value.startswith("${POSTGRES_PASSWORD:?") for value in passwords)
     assert (composed.FOLDER / ".gitignore").read_text().split() == [".env"]
 
 
