@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NoReturn
 
 from socratic_mlflow import (
@@ -72,7 +72,7 @@ _COMMANDS = (
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Lists the commands without a line COMMAND of their own above them, which pushes the longer names off their lines."""
 
-    def _iter_indented_subactions(self, action: argparse.Action) -> Iterator[argparse.Action]:
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
         if isinstance(action, argparse._SubParsersAction):
             yield from action._get_subactions()
 
