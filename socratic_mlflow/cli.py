@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Generator, Sequence
+from typing import NoReturn
 
 from socratic_mlflow import (
     __version__,
     cli_chat,
     cli_compare,
+    cli_completion,
     cli_evaluate,
     cli_export,
     cli_models,
@@ -24,23 +25,32 @@ from socratic_mlflow import (
     cli_sync,
     cli_train,
 )
-from socratic_mlflow.options import by_name, unknown_name
+from socratic_mlflow.options import by_name
 
-_EXAMPLES = """examples:
-  socratic-mlflow train                                    auto preset, bundled dialogues
-  socratic-mlflow train --preset embedded --epochs 3 --output_dir out
-  socratic-mlflow train --config my.yaml --learning_rate 1e-3
-  socratic-mlflow check-data my_dialogues.jsonl
-  socratic-mlflow sync                                     deliver what MLflow missed while it was away
-  socratic-mlflow score 'では、君は正義について何を考えているのかね？'
+_EPILOG = """examples:
+  socratic-mlflow train --preset embedded --epochs 3       the bundled dialogues, on any machine
+  socratic-mlflow check-data my_dialogues.jsonl            which of your dialogues would not be used, and why
+  socratic-mlflow sweep --preset embedded --n_trials 8     the best hyper-parameters of eight trainings
+  socratic-mlflow score 'では、君は正義とは何だと思うのかね？'
   socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1
+  socratic-mlflow chat                                     talk to the champion
   socratic-mlflow serve models:/socratic-gemma@champion    OpenAI's chat completions API on 127.0.0.1:8000
-  socratic-mlflow chat
   socratic-mlflow export models:/socratic-gemma@champion --to merged --output_dir my-model
-  socratic-mlflow models                                   versions, scores, stages
-  socratic-mlflow promote 3                                Production and @champion, if it is no worse; rollback undoes it
+  socratic-mlflow models                                   versions, their scores, who is the champion
+  socratic-mlflow promote 3                                Production and @champion, if it is no worse
+  socratic-mlflow rollback                                 the champion before this one again
   socratic-mlflow compare --last 3 --html comparison.html
-  socratic-mlflow sweep --preset embedded --n_trials 8
+  socratic-mlflow sync                                     deliver what MLflow missed while it was away
+  socratic-mlflow completion bash                          TAB completion: 'completion --help' says how to install it
+
+'socratic-mlflow COMMAND --help' says more. What a command works with is in MLflow's store: mlflow.db in this folder,
+or what MLFLOW_TRACKING_URI names.
+
+exit codes:
+    0  done (a training whose records MLflow has yet to receive is done as well; 'sync' delivers them)
+    1  failed while it ran; for sync, MLflow still cannot be reached
+    2  wrong usage or input, or refused: one line says what, where and what to do
+  130  interrupted (Ctrl-C or SIGTERM)
 """
 
 # In the order in which help lists them.
@@ -55,7 +65,20 @@ _COMMANDS = (
     cli_models,
     cli_compare,
     cli_sync,
+    cli_completion,
 )
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Lists the commands without a line COMMAND of their own above them, which pushes the longer names off their lines."""
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from action._get_subactions()
+
+    def _format_action(self, action: argparse.Action) -> str:
+        text = super()._format_action(action)
+        return text.partition("\n")[2] if isinstance(action, argparse._SubParsersAction) else text
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,22 +96,37 @@ def _fail(message: str) -> NoReturn:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser; every configuration field is a flag of `train` and `check-data`, under both of its names."""
-    formatter: Any = argparse.RawDescriptionHelpFormatter
+    """The parser; every configuration field is a flag of `train`, `check-data` and `sweep`, under both of its names."""
+    return with_commands()[0]
+
+
+def with_commands() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """(the parser, {command: its own parser} in the order of help)."""
     parser = _Parser(
         prog="socratic-mlflow",
-        description="Fine-tune a chat model into a speaking style, every step in MLflow.",
-        epilog=_EXAMPLES,
-        formatter_class=formatter,
+        description="Fine-tune a chat model into a speaking style, every step in MLflow; then talk to it, serve it.",
+        epilog=_EPILOG,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    parser.add_argument("--version", action="version", version=__version__, help="show the version and exit")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
     for module in _COMMANDS:
         module.add(commands)
-    # Named where none is given.
-    commands.metavar = f"{{{','.join(commands.choices)}}}"
-    return parser
+    return parser, dict(commands.choices)
+
+
+def _check_command(known: Sequence[str], arguments: Sequence[str]) -> None:
+    """Ends with one line where `arguments` do not begin with a command, or ask for help or version."""
+    first, listed = arguments[0] if arguments else "", ", ".join(known)
+    if first in (*known, "-h", "--help", "--version"):
+        return
+    if not first or first.startswith("-"):
+        _fail(f"a command comes first, one of {listed}; 'socratic-mlflow --help' explains them")
+    near = difflib.get_close_matches(first, known, n=1)
+    _fail(f"unknown command {first!r}; {f'did you mean {near[0]}?' if near else f'there are {listed}'}")
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -105,26 +143,36 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return result
 
 
-def _refuse(command: str, token: str) -> NoReturn:
-    """Say what is wrong with an argument that the parser did not take."""
+def _refuse(command: str, parser: argparse.ArgumentParser, token: str) -> NoReturn:
+    """Say what is wrong with an argument that the parser of `command` did not take."""
     name = token.partition("=")[0]
-    if command == "evaluate" and name[2:] in by_name():
-        _fail(f"{name[2:]} is a field of trainings; an evaluation does not use it")
-    if command != "score":
-        _fail(unknown_name(name[2:]) if token.startswith("--") else f"unexpected argument {token!r}")
-    if token.startswith("--"):
-        near = difflib.get_close_matches(name, cli_score.OPTIONS, n=1, cutoff=0.5)
-        _fail(f"unknown option {name!r}; {f'did you mean {near[0]}?' if near else 'a TEXT like that goes behind --'}")
-    hint = "a TEXT that begins with a dash goes behind --" if token.startswith("-") else "put a TEXT with spaces in quotes"
-    _fail(f"unexpected argument {token!r}; {hint}")
+    if not token.startswith("--"):
+        _fail(f"unexpected argument {token!r}{_about_text(token) if command == 'score' else ''}")
+    if command != "score" and name[2:] in by_name():
+        _fail(f"{name[2:]} is a field of trainings; {command} does not take it")
+    if near := difflib.get_close_matches(name, parser._option_string_actions, n=1, cutoff=0.5):
+        field = "." in parser._option_string_actions[near[0]].dest
+        kind, wrong, right = ("field", name[2:], near[0][2:]) if field else ("option", name, near[0])
+        _fail(f"unknown {kind} {wrong!r}; did you mean {right}?")
+    if command == "score":
+        _fail(f"unknown option {name!r}; a TEXT like that goes behind --")
+    _fail(f"unknown option {name!r}; 'socratic-mlflow {command} --help' lists what there is")
+
+
+def _about_text(token: str) -> str:
+    return f"; {'a TEXT that begins with a dash goes behind --' if token[0] == '-' else 'put a TEXT with spaces in quotes'}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (SystemExit with code 2 for wrong usage)."""
-    args, unknown = build_parser().parse_known_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    given = sys.argv[1:] if arguments is None else arguments
+    parser, commands = with_commands()
+    _check_command(list(commands), given)
+    args, unknown = parser.parse_known_args(_joined(given))
     if unknown:
         # A misspelt field is named before its value, which is then left over as well.
-        _refuse(args.command, next((token for token in unknown if token.startswith("--")), unknown[0]))
+        wrong = next((token for token in unknown if token.startswith("--")), unknown[0])
+        _refuse(args.command, commands[args.command], wrong)
     try:
         return int(args.run(args))
     except ValueError as error:

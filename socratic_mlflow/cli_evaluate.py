@@ -9,9 +9,11 @@ from socratic_mlflow.cli_fields import add_fields, given_fields
 
 _EXAMPLES = """examples:
   socratic-mlflow evaluate models:/socratic-gemma@champion
-  socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1
+  socratic-mlflow evaluate models:/socratic-gemma/2 --against models:/socratic-gemma/1    is 2 better than 1?
   socratic-mlflow evaluate outputs/embedded-1234abcd/best_adapter --data my_questions.txt
-  socratic-mlflow evaluate base --preset embedded
+  socratic-mlflow evaluate base --preset embedded                                         before any training
+
+Exit code 0 says that it was done, not which one is better.
 """
 
 

@@ -9,8 +9,8 @@ from socratic_mlflow.cli_fields import add_fields, given_fields
 from socratic_mlflow.model_names import TRAINED
 
 _EXAMPLES = """examples:
-  socratic-mlflow export models:/socratic-gemma@champion --output_dir my-adapter
-  socratic-mlflow export models:/socratic-gemma/2 --to merged --output_dir my-model
+  socratic-mlflow export models:/socratic-gemma@champion --output_dir my-adapter         a few MB, for peft
+  socratic-mlflow export models:/socratic-gemma/2 --to merged --output_dir my-model      whole, for transformers
   socratic-mlflow export outputs/embedded-1234abcd/best_adapter --output_dir my-adapter
 
 The folder is new, or empty; it is written whole or not at all.

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     promote = _command(
         commands,
         "promote",
-        "move a version's stage and alias, if it is no worse than the champion",
+        "make a version the champion (or Staging), if it is no worse",
         "Stage and alias move together (Production and @champion, Staging and @challenger); who stood there is archived.\n"
         "A version that has collapsed, or that scores worse on the same questions than the champion, is refused.",
         _PROMOTE,

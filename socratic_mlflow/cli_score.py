@@ -17,9 +17,6 @@ JSONL has a JSON string on each line, or an object: with text under reply, text 
 dialogue's messages, whose model or assistant replies are all scored. Standard input may be either, too.
 """
 
-# Named where a person misspelt one.
-OPTIONS = ("--file", "--json", "--profile", "--help")
-
 
 def add(commands: Any) -> None:
     """Add the command."""

@@ -15,7 +15,7 @@ _EXAMPLES = """examples:
     -d '{"messages": [{"role": "user", "content": "正義とは何でしょうか？"}]}'
 
 One reply is generated at a time; requests wait in the order in which they came. There is no password: what listens
-on more than this machine belongs behind a proxy that asks for one. Ctrl-C or SIGTERM ends it.
+on more than this machine belongs behind a proxy that asks for one. Ctrl-C or SIGTERM ends it, with exit code 130.
 """
 
 

@@ -27,9 +27,10 @@ def add(commands: Any) -> None:
     """Add the command; every configuration field is a flag of it."""
     sweep = commands.add_parser(
         "sweep",
-        help="search the hyper-parameters with Optuna; each trial is a nested run, the best one is registered",
+        help="search the hyper-parameters; the best trial is registered",
         usage="socratic-mlflow sweep [--n_trials N] [--space FILE] [--storage URL] [--config FILE] [--FIELD VALUE ...]",
-        description="Trains n_trials times with other hyper-parameters, and registers the best adapter of all.",
+        description="Train n_trials times with other hyper-parameters, which Optuna chooses, each as a nested run,\n"
+        "and register the best adapter of all.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

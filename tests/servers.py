@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 DEADLINE_S = 120.0
 
@@ -37,34 +37,41 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-class Server:
-    """`mlflow server` with a store of its own in `folder`, not started yet; it keeps port and store over its starts."""
+class AnyServer:
+    """An `mlflow server` that keeps its log and artifacts in `folder`, not started yet; its port stays the same."""
 
-    def __init__(self, folder: Path, empty_database: Path, kind: str = "sqlite", port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, port or free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.backend = f"sqlite:///{folder}/mlflow.db" if kind == "sqlite" else f"file://{folder}/mlruns"
         self._process: subprocess.Popen[bytes] | None = None
-        if kind == "sqlite":
-            shutil.copy(empty_database, folder / "mlflow.db")
-            with sqlite3.connect(folder / "mlflow.db") as database:
-                database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
 
     @property
     def artifacts(self) -> Path:
         """Where it keeps artifacts."""
         return self.folder / "artifacts"
 
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
+        raise NotImplementedError
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it wants of the environment."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Returns when it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", self.backend, "--artifacts-destination", str(self.artifacts), "--workers", "1"]
-        extra = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_FILE_STORE": "true"}
         # Its own process group, so that its workers are killed and paused with it.
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | extra, cwd=self.folder, start_new_session=True
+                self.command,
+                stdout=log,
+                stderr=log,
+                env=os.environ | self.environment,
+                cwd=self.folder,
+                start_new_session=True,
             )
         wait_until(self._answers, f"the server is up: {self.folder / 'server.log'}")
 
@@ -83,13 +90,6 @@ class Server:
         """SIGCONT: requests that it got while paused are carried out, whether anybody still waits or not."""
         self._signal(signal.SIGCONT)
 
-    def content(self) -> str:
-        """Everything that it has been told, as text that differs wherever a single value or byte does."""
-        with sqlite3.connect(self.folder / "mlflow.db") as database:
-            rows = "\n".join(database.iterdump())
-        files = sorted(path for path in self.artifacts.rglob("*") if path.is_file())
-        return rows + "".join(f"\n{path}: {path.read_bytes().hex()}" for path in files)
-
     def _signal(self, number: int) -> None:
         assert self._process
         os.killpg(self._process.pid, number)
@@ -107,8 +107,42 @@ class Server:
             connection.close()
 
 
+class Server(AnyServer):
+    """One with a store of its own in `folder`."""
+
+    def __init__(self, folder: Path, empty_database: Path, kind: str = "sqlite", port: int = 0) -> None:
+        super().__init__(folder, port)
+        self.backend = f"sqlite:///{folder}/mlflow.db" if kind == "sqlite" else f"file://{folder}/mlruns"
+        if kind == "sqlite":
+            shutil.copy(empty_database, folder / "mlflow.db")
+            with sqlite3.connect(folder / "mlflow.db") as database:
+                database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+
+    @property
+    def command(self) -> list[str]:
+        """What starts it."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--backend-store-uri", self.backend, "--artifacts-destination", str(self.artifacts)]
+        return [*command, "--workers", "1"]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it wants of the environment."""
+        return {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_FILE_STORE": "true"}
+
+    def content(self) -> str:
+        """Everything that it has been told, as text that differs wherever a single value or byte does."""
+        with sqlite3.connect(self.folder / "mlflow.db") as database:
+            rows = "\n".join(database.iterdump())
+        files = sorted(path for path in self.artifacts.rglob("*") if path.is_file())
+        return rows + "".join(f"\n{path}: {path.read_bytes().hex()}" for path in files)
+
+
+Started = TypeVar("Started", bound=AnyServer)
+
+
 @contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: Started) -> Iterator[Started]:
     """`server`, started; killed at the end."""
     try:
         server.start()
