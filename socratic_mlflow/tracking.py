@@ -133,7 +133,7 @@ class Tracker:
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Params; one that the run has with another value goes into a tag `changed.NAME`, for a param cannot change."""
-        self.write({"kind": "params", "values": {name: redact(str(value)) for name, value in values.items()}})
+        self.write({"kind": "params", "values": {name: _text(value) for name, value in values.items()}})
 
     def set_tags(self, values: Mapping[str, Any]) -> None:
         """Tags, replacing those of the same name."""
@@ -204,7 +204,7 @@ class Tracker:
 
 
 def _tags(values: Mapping[str, Any]) -> Record:
-    return {"kind": "tags", "values": {name: redact(str(value))[:_LONGEST_TAG] for name, value in values.items()}}
+    return {"kind": "tags", "values": {name: _text(value)[:_LONGEST_TAG] for name, value in values.items()}}
 
 
 def _digest_of_texts(rows: Any) -> str:
@@ -217,6 +217,11 @@ def _digest_of_texts(rows: Any) -> str:
     hashes = [pd.util.hash_pandas_object(part).to_numpy() for part in parts]
     names = [name.encode() for name in rows.column_names]
     return str(get_normalized_md5_digest([*hashes, np.int64(len(rows)), *names]))
+
+
+def _text(value: object) -> str:
+    # A NUL is what PostgreSQL can never store, and MLflow would call its refusal an outage, again and again.
+    return redact(str(value)).replace("\0", "\\x00")
 
 
 def _standing(journal: Journal) -> tuple[dict[str, int], set[tuple[str, int]]]:

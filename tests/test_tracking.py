@@ -50,6 +50,19 @@ def picture(color):
     return buffer.getvalue()
 
 
+def test_a_run_is_called_what_its_output_folder_is_called(store, tmp_path, make):
+    found = make("embedded-1234/journal")
+    found.start()
+    assert run_of(found).info.run_name == "embedded-1234"
+
+
+def test_a_character_that_postgresql_refuses_is_written_as_its_number(tracker):
+    tracker.log_params({"data.path": "a\0b"})
+    tracker.set_tags({"note": "\0"})
+    data = run_of(tracker).data
+    assert (data.params["data.path"], data.tags["note"]) == ("a\\x00b", "\\x00")
+
+
 def test_metrics_arrive_with_their_step_and_one_time_stamp(tracker):
     tracker.log_metrics({"train/loss": 1.5, "memory/rss_gib": 2}, step=7)
     tracker.log_metrics({"train/loss": 1.25}, step=8)
