@@ -41,6 +41,7 @@ _EXAMPLES = """examples:
   socratic-mlflow promote 3                                Production and @champion, if it is no worse; rollback undoes it
   socratic-mlflow compare --last 3 --html comparison.html
   socratic-mlflow sweep --preset embedded --n_trials 8
+  socratic-mlflow train --num_processes 2                  two GPUs, or two halves of the cores
 """
 
 # In the order in which help lists them.
