@@ -74,7 +74,8 @@ class Companions:
             try:
                 if not self._untold:
                     self._start(meeting, settings)
-                self._tell(task)
+                with self._explained():
+                    self._tell(task)
                 yield
                 self._wait_for_their_end()
             finally:
@@ -83,17 +84,22 @@ class Companions:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """What needs the others; at its end they may go. ConnectionError (one line) in place of what was raised where one
-        of them has died or failed."""
-        try:
+        """What needs the others; at its end they may go."""
+        with self._explained():
             yield
-        except Exception as error:
-            self._over = True
-            if lost := self._lost():
-                raise ConnectionError(lost) from error
-            raise
         self._over = True
         leave()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """ConnectionError (one line) in place of what is raised where one of the others has died or failed."""
+        try:
+            yield
+        except BaseException as error:
+            self._over = True
+            if isinstance(error, Exception) and (lost := self._lost()):
+                raise ConnectionError(lost) from error
+            raise
 
     def dismiss(self) -> None:
         """Tell processes that still wait that there is nothing to do."""
@@ -104,7 +110,7 @@ class Companions:
     def _start(self, meeting: Path, settings: Mapping[str, str]) -> None:
         own = {"WORLD_SIZE": str(self._size), "LOCAL_WORLD_SIZE": str(self._size), _MEETING: str(meeting)}
         unless_set = {"OMP_NUM_THREADS": _threads(self._size), "GLOO_SOCKET_IFNAME": _loopback()}
-        os.environ.update(unless_set | dict(os.environ) | settings | own | _numbered(0))
+        os.environ.update(unless_set | dict(os.environ) | dict(settings) | own | _numbered(0))
         for rank in range(1, self._size):
             self._words[rank] = tempfile.TemporaryFile()  # noqa: SIM115
             self._started[rank] = subprocess.Popen(
@@ -161,7 +167,7 @@ def join() -> None:
     import torch.distributed as dist
     from torch import cuda, set_num_threads
 
-    if threads := os.environ.get("OMP_NUM_THREADS"):
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():
         set_num_threads(int(threads))
     size, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
@@ -200,8 +206,11 @@ def accelerate_settings(file: str, processes: int) -> dict[str, str]:
 
     ValueError (one line) where accelerate cannot use the file.
     """
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
+    from accelerate.commands.launch import (  # type: ignore[import-untyped]
+        _validate_launch_command,
+        launch_command_parser,
+    )
+    from accelerate.utils.launch import prepare_multi_gpu_env  # type: ignore[import-untyped]
 
     given = [f"--config_file={file}", f"--num_processes={processes}", "--main_process_port=0", "train"]
     try:
@@ -218,12 +227,18 @@ def attend() -> None:
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Each process sees the one GPU that is its own; without GPUs, this has no effect.
-    number = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[number] if number < len(names) else str(number)
+    _see_own_gpu()
     if _MEETING in os.environ:
         threading.Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _see_own_gpu() -> None:
+    """Of the GPUs in sight, each process gets one; without GPUs, or where they are hidden, this has no effect."""
+    number = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(each) for each in range(number + 1)] if seen is None else seen.split(",")
+    if number < len(names):
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number]
 
 
 def _end_with_the_first() -> None:

@@ -1,5 +1,5 @@
-"""How this project's Trainer differs from transformers': order of the dialogues, their division among processes, the loss on
-replies alone, choice and safe keeping of checkpoints."""
+"""How this project's Trainer differs from transformers': order of the dialogues, their division among processes, the loss
+on replies alone, choice and safe keeping of checkpoints."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import signal
@@ -19,6 +21,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 from training import Training
 
+from socratic_mlflow.launching import _fate, _see_own_gpu, accelerate_settings
 from socratic_mlflow.ranks import split_batch
 
 # Without dropout, whose noise is each process' own. An epoch is a step of ten dialogues and one of a single one, of which
@@ -54,6 +57,12 @@ def history(run: Any, name: str, store: str | None = None) -> dict[int, float]:
     return {point.step: point.value for point in points}
 
 
+def tokens_seen(out: Path) -> int:
+    """How many tokens all steps have read, which is what train/tokens_per_s counts."""
+    state = json.loads((out / "checkpoints" / f"checkpoint-{training.MAX_STEPS}" / "trainer_state.json").read_text())
+    return int(state["num_input_tokens_seen"])
+
+
 def check_same(alone: Training, out: Path) -> Any:
     """The one run of the store in use has the curves, replies, version and adapter of the training `alone`."""
     run = stores.only_run()
@@ -61,6 +70,7 @@ def check_same(alone: Training, out: Path) -> Any:
     assert run.data.metrics.keys() == alone.run.data.metrics.keys()
     for name in STEPS:
         assert history(run, name) == pytest.approx(history(alone.run, name, alone.store), rel=2e-3, abs=1e-6), name
+    assert tokens_seen(out) == tokens_seen(alone.output)
     with stores.used(alone.store):
         tables = faults.sample_tables(alone.run.info.run_id)
     assert faults.sample_tables(run.info.run_id) == tables
@@ -73,7 +83,7 @@ def check_same(alone: Training, out: Path) -> Any:
 
 
 def companions(process: faults.Process) -> list[psutil.Process]:
-    return psutil.Process(process.popen.pid).children()
+    return [each for each in psutil.Process(process.popen.pid).children() if each.cmdline()[-1:] == ["train"]]
 
 
 def test_two_processes_make_the_steps_of_one_in_one_run_and_say_what_one_says(
@@ -110,6 +120,7 @@ def test_sigterm_ends_all_at_one_checkpoint_and_one_process_goes_on_from_it(
     assert check_same(alone, out).data.tags["changed.run.num_processes"] == "2 -> 1"
 
 
+@pytest.mark.faults
 def test_a_process_that_is_killed_ends_all_with_one_line_and_the_same_command_goes_on(
     alone: Training, training_inputs: Path, tmp_path: Path, out: Path
 ) -> None:
@@ -128,6 +139,7 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_the_same_command_go
     check_same(alone, out)
 
 
+@pytest.mark.faults
 def test_the_others_end_when_the_first_one_is_killed(training_inputs: Path, tmp_path: Path, out: Path) -> None:
     with faults.started(tmp_path, given(training_inputs, 2), gates=[1]) as process:
         process.reach(1)
@@ -219,3 +231,61 @@ def test_what_cannot_be_is_one_line(
     assert caught.value.code == 2
     assert capsys.readouterr().err == f"socratic-mlflow: error: {said}\n"
     assert not (tmp_path / "out").exists()
+
+
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config: {fsdp_version: 2, fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP, fsdp_state_dict_type: FULL_STATE_DICT}
+mixed_precision: bf16
+num_machines: 1
+num_processes: 2
+use_cpu: false
+"""
+
+
+def test_an_accelerate_config_says_what_accelerate_launch_would(tmp_path: Path) -> None:
+    (tmp_path / "fsdp.yaml").write_text(FSDP)
+    found = accelerate_settings(str(tmp_path / "fsdp.yaml"), 2)
+    assert found["ACCELERATE_USE_FSDP"] == "true"
+    assert found["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    assert found["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
+
+
+@pytest.mark.parametrize("text", [None, "distributed_type: [", "no_such_field: 1\n", "- 1\n"])
+def test_an_accelerate_config_that_accelerate_does_not_take_is_one_line(tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "config.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=rf"^accelerate_config {file}: .+") as caught:
+        accelerate_settings(str(file), 2)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "said"),
+    [
+        (-9, "", "was killed (SIGKILL)"),
+        (-200, "", "was killed (signal 200)"),
+        (1, "", "failed (exit code 1)"),
+        (1, "a warning\nsocratic-mlflow: error: out of memory (8 GiB)\n", "failed (out of memory (8 GiB))"),
+        (1, "Traceback\n  in it\nRuntimeError: 言葉\n", "failed (RuntimeError: 言葉)"),
+    ],
+)
+def test_what_a_process_said_last_is_passed_on(code: int, words: str, said: str) -> None:
+    assert _fate(code, io.BytesIO(words.encode())) == said
+
+
+@pytest.mark.parametrize(
+    ("seen", "number", "own"),
+    [(None, 1, "1"), ("0,1", 1, "1"), ("2,5", 1, "5"), ("GPU-a,GPU-b", 0, "GPU-a"), ("", 1, ""), ("-1", 1, "-1")],
+)
+def test_each_process_sees_one_gpu_and_none_where_they_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, number: int, own: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    monkeypatch.setenv("LOCAL_RANK", str(number))
+    _see_own_gpu()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
