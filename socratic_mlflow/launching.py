@@ -234,7 +234,7 @@ def attend() -> None:
 
 def _see_own_gpu() -> None:
     """Of the GPUs in sight, each process gets one; without GPUs, or where they are hidden, this has no effect."""
-    number = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+    number = int(os.environ.get("LOCAL_RANK") or os.environ["RANK"])
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(each) for each in range(number + 1)] if seen is None else seen.split(",")
     if number < len(names):

@@ -26,7 +26,7 @@ from socratic_mlflow.ranks import split_batch
 
 # Without dropout, whose noise is each process' own. An epoch is a step of ten dialogues and one of a single one, of which
 # the second process gets nothing.
-SAME = {"lora_dropout": 0, "batch_size": 10}
+SAME = {"lora_dropout": 0, "batch_size": 2, "gradient_accumulation_steps": 5, "gradient_checkpointing": True}
 STEPS = ("train/loss", "train/grad_norm", "train/learning_rate", "train/epoch", "eval/loss", "eval/teacher_forced_style")
 
 
@@ -203,7 +203,7 @@ def test_a_step_has_as_many_dialogues_whatever_the_number_of_processes(
         (
             {"num_processes": 3},
             {},
-            "num_processes 3 does not divide batch_size 10 x gradient_accumulation_steps 1, the dialogues of one optimizer "
+            "num_processes 3 does not divide batch_size 2 x gradient_accumulation_steps 5, the dialogues of one optimizer "
             "step; change one of the three",
         ),
         ({"num_processes": 0}, {}, "run.num_processes is 0; allowed: at least 1 and at most 1024"),
@@ -283,9 +283,9 @@ def test_what_a_process_said_last_is_passed_on(code: int, words: str, said: str)
 def test_each_process_sees_one_gpu_and_none_where_they_are_hidden(
     monkeypatch: pytest.MonkeyPatch, seen: str | None, number: int, own: str
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if seen is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("LOCAL_RANK", str(number))
     _see_own_gpu()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == own
