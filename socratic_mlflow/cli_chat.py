@@ -16,7 +16,8 @@ _EXAMPLES = """examples:
   socratic-mlflow chat base --preset embedded
   socratic-mlflow chat < questions.txt > replies.txt      a question a line, a reply a line
 
-While you talk: /reset, /style, /compare, /save [FILE], /help, /quit. Ctrl-C stops a reply (twice: at once), Ctrl-D leaves.
+While you talk: /reset, /style, /compare, /save [FILE], /help, /quit.
+Ctrl-C stops a reply (twice: at once), Ctrl-D leaves.
 Exit codes: 0 left; 1 a question that was piped in got no reply; 2 wrong usage or input;
 130 Ctrl-C while loading, or behind a pipe.
 """

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow import torch_settings
-from socratic_mlflow.config import Config
+from socratic_mlflow.config import Config, with_values
 from socratic_mlflow.dialogues import DialogueStream, Skip, dialogues_digest, read_questions, skip_counts
 from socratic_mlflow.importing import quick_imports
+from socratic_mlflow.launching import Companions, accelerate_settings, is_first, launched
+from socratic_mlflow.launching import check as check_processes
 from socratic_mlflow.lock import hold
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     """Configure, train, register, and say where to look; returns the exit code."""
     quiet()
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes.isdigit() and int(processes) > 1:
-        raise ValueError(
-            "started as several processes (WORLD_SIZE above 1); one process trains, start it without a launcher"
-        )
+    if not is_first():
+        from socratic_mlflow.train_along import train_along
+
+        return train_along()
     torch_settings.apply()
+    companions = Companions()
     with quick_imports():
         config, output, digests, store = _check_in(given, yaml_path)
         # All that is imported before the first step.
@@ -41,7 +42,10 @@ def train(given: Mapping[str, Any], yaml_path: str | None) -> int:
     with hold(output.folder):
         # Once more: another process may have been at work here until now.
         output.check(config, store, digests)
-        return _begin_or_go_on(config, _requested_preset(given, yaml_path), output, digests | {"tracking_uri": store})
+        known = digests | {"tracking_uri": store}
+        code = _begin_or_go_on(config, _requested_preset(given, yaml_path), output, known, companions)
+    companions.dismiss()
+    return code
 
 
 def _check_in(given: Mapping[str, Any], yaml_path: str | None) -> tuple[Config, OutputDir, dict[str, str], str]:
@@ -50,6 +54,9 @@ def _check_in(given: Mapping[str, Any], yaml_path: str | None) -> tuple[Config, 
     from socratic_mlflow.model import cuda_available, resolve_dtype
 
     config = build_config(given, yaml_path, cuda_available)
+    if config.run.num_processes == 1:
+        config = with_values(config, {"run.num_processes": launched()})
+    check_processes(config.run.num_processes, config.training.batch_size, config.training.gradient_accumulation_steps)
     # What can be checked without torch is checked before it is loaded.
     digests = _digests(config)
     import mlflow
@@ -82,7 +89,9 @@ def _check(output: OutputDir, config: Config, store: str, digests: Mapping[str, 
         raise
 
 
-def _begin_or_go_on(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
+def _begin_or_go_on(
+    config: Config, requested: str, output: OutputDir, known: Mapping[str, str], companions: Companions
+) -> int:
     from socratic_mlflow.publishing import pending
     from socratic_mlflow.sync_command import sync_one
 
@@ -94,7 +103,18 @@ def _begin_or_go_on(config: Config, requested: str, output: OutputDir, known: Ma
             # What may have changed since is where the model goes.
             output.record(config)
             return sync_one(output)
-    return _run(config, requested, output, known)
+    with companions.together(config.run.num_processes, _settings(config), (config, output.folder)):
+        return _run(config, requested, output, known, companions)
+
+
+def _settings(config: Config) -> dict[str, str]:
+    """What an accelerate_config adds to the environment; ValueError (one line) where it cannot be used."""
+    file, processes = config.run.accelerate_config, config.run.num_processes
+    if file == "none":
+        return {}
+    if processes == 1:
+        raise ValueError(f"accelerate_config {file} is for several processes; give num_processes as well")
+    return accelerate_settings(file, processes)
 
 
 def _digests(config: Config) -> dict[str, str]:
@@ -128,7 +148,7 @@ def _finished_already(state: Mapping[str, str], output: OutputDir) -> int:
     return 0
 
 
-def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str]) -> int:
+def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str], companions: Companions) -> int:
     from socratic_mlflow.interruption import Interruption
     from socratic_mlflow.output_dir import identity
     from socratic_mlflow.progress import say
@@ -149,7 +169,8 @@ def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, 
             if longer:
                 tracker.write({"kind": "longer"})
             log_configuration(prepared, tracker, environment_params(requested))
-            best = run_training(prepared, tracker, interruption)
+            with companions.training():
+                best = run_training(prepared, tracker, interruption)
             interruption.no_more_waiting()
             announce(tracker, _candidate(prepared, best), prepared.corpus, config, identity(config, known))
             _say_best(prepared, best, say)

@@ -124,6 +124,16 @@ class RunConfig(_Section):
     require_tracking: bool = _option(
         False, "stop at the start where MLflow's server cannot be reached; without it, the journal waits for the server"
     )
+    num_processes: int = _option(
+        1,
+        "processes that train together, each on a GPU of its own or a share of the cores; a step sees as many dialogues as "
+        "with one",
+        low=1,
+        high=1024,
+    )
+    accelerate_config: str = _option(
+        "none", "accelerate's YAML file for several processes, as 'accelerate config' writes it (docs/processes.md)"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +101,15 @@ def _reply(chat: ChatFormat, row: list[int]) -> Reply:
     return Reply(chat.text(row[:end]), end, end == len(row))
 
 
+# (conversations, what makes one reply to each) -> replies, in the same order.
+Spread = Callable[[Sequence[Any], Callable[[Sequence[Any]], list[Reply]]], list[Reply]]
+
+
 class StyleEvaluator:
-    """Asks a model the same questions each time; `questions` are opening messages of a user."""
+    """Asks a model the same questions each time; `questions` are opening messages of a user.
+
+    With `spread` (`ranks.spread`), the processes of a training share the questions, and each gets all replies.
+    """
 
     def __init__(
         self,
@@ -111,23 +118,34 @@ class StyleEvaluator:
         sampling: Sampling,
         batch_size: int,
         profile: StyleProfile = SOCRATIC,
+        spread: Spread | None = None,
     ) -> None:
         self.chat, self.questions, self.sampling, self.batch_size = chat, list(questions), sampling, batch_size
-        self.profile = profile
+        self.profile, self._spread = profile, spread or _alone
 
     def __call__(self, model: Any) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """(metrics, one row a question with its reply and scores) of `model` as it is now; see `judge`."""
         conversations = [[{"role": "user", "content": question}] for question in self.questions]
-        replies = generate(model, self.chat, conversations, self.sampling, self.batch_size)
+        replies = self._spread(
+            conversations, lambda share: generate(model, self.chat, share, self.sampling, self.batch_size)
+        )
         return judge(self.questions, replies, self.profile)
 
 
+def _alone(conversations: Sequence[Any], work: Callable[[Sequence[Any]], list[Reply]]) -> list[Reply]:
+    return work(conversations)
+
+
 def evaluator_for(
-    chat: ChatFormat, questions: Sequence[str], limits: EvaluationConfig, profile: StyleProfile
+    chat: ChatFormat,
+    questions: Sequence[str],
+    limits: EvaluationConfig,
+    profile: StyleProfile,
+    spread: Spread | None = None,
 ) -> StyleEvaluator:
     """The evaluator that a configuration asks for."""
     sampling = Sampling(max_new_tokens=limits.max_new_tokens)
-    return StyleEvaluator(chat, questions, sampling, limits.generation_batch_size, profile)
+    return StyleEvaluator(chat, questions, sampling, limits.generation_batch_size, profile, spread)
 
 
 def judge(

@@ -39,7 +39,15 @@ _MAY_CHANGE = _LENGTH | {
     "evaluation.generation_batch_size",
 }
 # Each other field takes part in the name of the folder that output_dir=auto stands for.
-_NOT_IN_AUTO = {"run.output_dir", "run.resume", "run.require_tracking", "registry.promote", "registry.register"}
+_NOT_IN_AUTO = {
+    "run.output_dir",
+    "run.resume",
+    "run.require_tracking",
+    "run.num_processes",
+    "run.accelerate_config",
+    "registry.promote",
+    "registry.register",
+}
 _YAML_BYTES = 1 << 16
 # The training's history is in it, a few hundred bytes for each step.
 _TRAINER_STATE_BYTES = 1 << 28

@@ -25,13 +25,14 @@ from transformers import (
     set_seed,
 )
 
-from socratic_mlflow import __version__
+from socratic_mlflow import __version__, ranks
+from socratic_mlflow.agreed_stop import StopTogether
 from socratic_mlflow.callback import SocraticMlflowCallback
 from socratic_mlflow.checkpoints import ensure_adapter, set_aside
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
-from socratic_mlflow.evaluation import evaluator_for
-from socratic_mlflow.interruption import Interruption, StopAtCheckpoint
+from socratic_mlflow.evaluation import StyleEvaluator, evaluator_for
+from socratic_mlflow.interruption import Interruption
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.ordered_trainer import OrderedTrainer, StepsAsConfigured
 from socratic_mlflow.output_dir import OutputDir, identity
@@ -84,16 +85,15 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     The folder's config.yaml and run.yaml are those of this training. KeyboardInterrupt, once a checkpoint is written,
     where `interruption` hears something.
     """
-    config, chat, corpus, output = prepared.config, prepared.chat, prepared.corpus, prepared.output
-    training_id = identity(config, output.state())
+    corpus, output = prepared.corpus, prepared.output
+    training_id = identity(prepared.config, output.state())
     checkpoint = _resume_point(output, training_id)
-    evaluator = evaluator_for(chat, corpus.questions, config.evaluation, corpus.profile)
+    ranks.from_first((training_id, checkpoint))
     reference = {"reference_style": corpus.reference_style, "reference_tone": corpus.reference_tone}
-    recorder = SocraticMlflowCallback(evaluator, tracker, reference)
-    callbacks = [recorder, ShortHistory(), StepsAsConfigured(), ProgressLines(), StopAtCheckpoint(interruption)]
+    recorder = SocraticMlflowCallback(_evaluator(prepared), tracker, reference)
+    callbacks = [recorder, ShortHistory(), StepsAsConfigured(), ProgressLines(), StopTogether(interruption)]
     trainer = assemble(prepared, callbacks, checkpoint is None, training_id, tracker.flush)
-    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json") if checkpoint else None
-    if state and state.global_step >= total_steps(config, len(corpus.train)):
+    if state := _nothing_left(prepared, checkpoint):
         # Only what comes after the last step is left to do; `Trainer.train` would make one step more.
         trainer.state = state
         recorder.on_train_begin(trainer.args, state, trainer.control)
@@ -101,6 +101,32 @@ def train(prepared: Prepared, tracker: Tracker, interruption: Interruption) -> B
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     return _best(trainer.state, output, training_id, recorder)
+
+
+def train_along(prepared: Prepared) -> None:
+    """What each process but the first does while that one is in `train`: compute its share, write nothing, say nothing."""
+    training_id, checkpoint = ranks.from_first(("", None))
+    # Its scores choose the best checkpoint in each process.
+    scores = SocraticMlflowCallback(_evaluator(prepared))
+    callbacks = [scores, ShortHistory(), StepsAsConfigured(), StopTogether(Interruption())]
+    trainer = assemble(prepared, callbacks, checkpoint is None, training_id, lambda: None)
+    # Noise of its own, so that dropout is not the same in all processes.
+    torch.manual_seed(prepared.config.training.seed + ranks.rank())
+    if not _nothing_left(prepared, checkpoint):
+        trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def _evaluator(prepared: Prepared) -> StyleEvaluator:
+    corpus = prepared.corpus
+    return evaluator_for(prepared.chat, corpus.questions, prepared.config.evaluation, corpus.profile, ranks.spread)
+
+
+def _nothing_left(prepared: Prepared, checkpoint: str | None) -> TrainerState | None:
+    """The state of a checkpoint at which all steps are made, else None."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
+    return state if state.global_step >= total_steps(prepared.config, len(prepared.corpus.train)) else None
 
 
 def assemble(
@@ -148,6 +174,7 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
     """The configuration in transformers' words; a `fresh` training begins with an evaluation of the untrained base."""
     part, on_cpu = config.training, device().type == "cpu"
     dtype = config.quantization.bnb_4bit_compute_dtype
+    batch_size, accumulation = ranks.split_batch(part.batch_size, part.gradient_accumulation_steps, ranks.count())
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=part.epochs,
@@ -156,9 +183,9 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
         weight_decay=part.weight_decay,
         warmup_steps=part.warmup_ratio,
         lr_scheduler_type=part.lr_scheduler_type,
-        per_device_train_batch_size=part.batch_size,
+        per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=part.eval_batch_size,
-        gradient_accumulation_steps=part.gradient_accumulation_steps,
+        gradient_accumulation_steps=accumulation,
         gradient_checkpointing=part.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if part.gradient_checkpointing else None,
         max_grad_norm=part.max_grad_norm,
@@ -180,6 +207,9 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
         bf16=not on_cpu and dtype == "bfloat16",
         fp16=not on_cpu and dtype == "float16",
         use_cpu=on_cpu,
+        # Every weight that trains gets a gradient in every pass, and no buffer changes: neither is worth asking.
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         seed=part.seed,
         report_to="none",
         disable_tqdm=True,
@@ -240,6 +270,9 @@ def _collator(prepared: Prepared) -> Packed | Padded:
 
 
 def _reply_loss(causal: Any) -> ReplyLoss:
+    if ranks.are_weights_divided():
+        # The head's weights are whole only within the model's own forward pass.
+        return ReplyLoss(causal, split_head=False)
     if split_head := has_known_head(causal):
         return ReplyLoss(causal, split_head)
     say("note   this base's head is not known here, so it computes logits at all positions, which takes more memory")
