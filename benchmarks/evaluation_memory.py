@@ -24,7 +24,7 @@ from report import Claim, add_arguments, publish
 from training_step import configuration, save_base
 
 _GIB = 2**30
-_LARGE, _SMALL = 256_000, 4_000
+_LARGE, _SMALL = 256_000, 8_000
 # As many as one batch of generated replies.
 _FEW = 25
 
@@ -133,8 +133,8 @@ def main() -> None:
         small = [measured(bases[_SMALL], 100) for _ in range(args.repeats)]
         plain = [measured(bases[_LARGE], _FEW, plain=True) for _ in range(args.repeats)]
     claims = [
-        Claim("evaluation of 100 samples adds, vocabulary 256,000", "GiB", many, few, f"{_FEW} samples"),
-        Claim("the same", "GiB", many, small, "vocabulary 4,000"),
+        Claim(f"evaluation of 100 samples adds, vocabulary {_LARGE:,}", "GiB", many, few, f"{_FEW} samples"),
+        Claim("the same", "GiB", many, small, f"vocabulary {_SMALL:,}"),
         Claim(f"evaluation of {_FEW} samples adds", "GiB", few, plain, "plain recipe"),
     ]
     publish("Memory of an evaluation", claims, args, length="up to 256 tokens")
