@@ -98,6 +98,8 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from socratic_mlflow.ranks import are_weights_divided
+
     # transformers would ask a stranger's service to convert a Hub base without safetensors, and take what comes back.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     dtype = getattr(torch, quantization.bnb_4bit_compute_dtype)
@@ -108,6 +110,8 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             bnb_4bit_quant_type=quantization.bnb_4bit_quant_type,
             bnb_4bit_use_double_quant=quantization.bnb_4bit_use_double_quant,
             bnb_4bit_compute_dtype=dtype,
+            # FSDP cuts up weights of one dtype only, that of what is not quantized.
+            bnb_4bit_quant_storage=torch.float32 if are_weights_divided() else torch.uint8,
         )
     try:
         _check_source(model)
@@ -118,7 +122,8 @@ def load_base(model: ModelConfig, quantization: QuantizationConfig) -> Any:
             # What is not quantized (embeddings, norms) stays in float32, as peft prepares it for training, so that a
             # served adapter computes as it was evaluated; float16 would overflow in Gemma-2's residual stream.
             dtype=torch.float32 if quantization.load_in_4bit else dtype,
-            device_map={"": device()},
+            # FSDP brings each piece to its GPU.
+            device_map=None if are_weights_divided() else {"": device()},
             attn_implementation=model.attn_implementation,
             use_safetensors=True,
         )

@@ -180,3 +180,16 @@ def test_a_tokenizer_without_padding_gets_some(tmp_path):
     words.pad_token = None
     words.save_pretrained(tmp_path)
     assert load_tokenizer(ModelConfig(base_model=str(tmp_path))).pad_token == words.eos_token
+
+
+def test_for_fsdp_the_4_bit_weights_are_stored_in_the_dtype_of_the_others(bases, monkeypatch):
+    model = ModelConfig(base_model=str(bases[FAMILIES[0]]))
+    quantization = QuantizationConfig(bnb_4bit_compute_dtype="float32")
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.inference_mode():
+        whole = load_base(model, quantization)
+        monkeypatch.setattr("socratic_mlflow.ranks.are_weights_divided", lambda: True)
+        in_pieces = load_base(model, quantization)
+        assert {weight.dtype for weight in in_pieces.parameters()} == {torch.float32}
+        assert {weight.dtype for weight in whole.parameters()} == {torch.float32, torch.uint8}
+        assert torch.equal(whole(ids).logits, in_pieces(ids).logits)
