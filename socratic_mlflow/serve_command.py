@@ -55,7 +55,7 @@ def _check(model: str, fields: Mapping[str, Any]) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket; ValueError (one line) where there can be none."""
+    """A listening socket, whose clients wait until the model is loaded; ValueError (one line) where there can be none."""
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; allowed: 0 to 65535")
     try:
@@ -64,6 +64,8 @@ def _listening(host: str, port: int) -> socket.socket:
         # A server that was just stopped leaves its port waiting for a minute.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Now and not when the model is loaded: until somebody listens, Linux gives the same port to another as well.
+        listener.listen()
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot listen on {host} port {port}: {why}; give another --host or --port") from None
