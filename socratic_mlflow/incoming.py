@@ -45,7 +45,7 @@ def read_object(body: bytes | str) -> dict[str, Any]:
         # Also for numbers of thousands of digits, brackets without end, and bytes that are no UTF-8.
         raise BadRequestError("the request's body is not valid JSON in UTF-8") from None
     if not isinstance(found, dict):
-        raise BadRequestError(f"the request's body is a JSON object; got {_kind(found)}")
+        raise BadRequestError(f"the request's body is a JSON object; got {type(found).__name__}")
     if _is_deeper(found, _DEEPEST):
         raise BadRequestError(f"the request's lists and objects lie in each other more than {_DEEPEST} deep")
     return found

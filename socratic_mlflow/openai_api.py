@@ -74,7 +74,7 @@ def make_app(desk: Desk) -> FastAPI:
     """The application: POST /v1/chat/completions, GET /v1/models, GET /v1/models/NAME, GET /health."""
     app = FastAPI(title="socratic-mlflow", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(BadRequestError, _refused)
-    app.add_exception_handler(HTTPException, _no_such_thing)
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _failed)
 
@@ -111,10 +111,14 @@ async def _body(request: Request) -> bytes:
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
         raise BadRequestError("the request needs the header Content-Type: application/json")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise BadRequestError(TOO_LARGE)
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise BadRequestError(TOO_LARGE)
+    except asyncio.CancelledError:
+        # The server has waited long enough for the end of it.
+        raise HTTPException(503, _STOPPING) from None
     return bytes(body)
 
 
@@ -167,11 +171,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(str(error)), 400)
 
 
-async def _no_such_thing(request: Request, error: Exception) -> Response:
-    """A wrong path, method or model."""
+async def _http_error(request: Request, error: Exception) -> Response:
+    """A wrong path, method or model; or a server that stops."""
     assert isinstance(error, HTTPException)
     code = "model_not_found" if "there is no model" in str(error.detail) else None
-    return JSONResponse(error_body(str(error.detail), code=code), error.status_code, error.headers)
+    kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
+    return JSONResponse(error_body(str(error.detail), kind, code), error.status_code, error.headers)
 
 
 async def _left(request: Request, error: Exception) -> Response:

@@ -60,7 +60,11 @@ def guard_scoring_server(read_params: Callable[[Any], Any]) -> None:
 
 
 def bounded(catching: Callable[..., Any]) -> Callable[..., Any]:
-    """`catching`, which MLflow puts around its endpoint, so that a body is refused before it is read."""
+    """`catching`, which MLflow puts around its endpoint, so that a body is refused before it is read.
+
+    A client that goes before its request is whole is no error: MLflow's server would log a traceback for each.
+    """
+    from starlette.requests import ClientDisconnect
 
     def around(endpoint: Callable[..., Any]) -> Any:
         @functools.wraps(endpoint)
@@ -70,7 +74,10 @@ def bounded(catching: Callable[..., Any]) -> Callable[..., Any]:
                 raise RefusedError("the request needs the header Content-Length")
             if int(length) > MOST_BYTES:
                 raise RefusedError(TOO_LARGE)
-            return await endpoint(request)
+            try:
+                return await endpoint(request)
+            except ClientDisconnect:
+                raise RefusedError("the client went before its request was whole") from None
 
         return catching(checked)
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from socratic_mlflow.named_model import NamedModel
     from socratic_mlflow.openai_api import Desk
 
+# How long a server that stops waits for the end of requests and for clients to take what is theirs.
+_PATIENCE_S = 5
+
 
 def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mapping[str, Any]) -> int:
     """Serve `model` on `host` and `port` until Ctrl-C or SIGTERM, which raise KeyboardInterrupt once all is closed."""
@@ -106,5 +109,6 @@ def _run(desk: Desk, listener: socket.socket) -> None:
             desk.closing = True
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(make_app(desk), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    # What fails is in the log already (`failure`), once; clients that are cut off or send no HTTP are nobody's concern.
+    config = uvicorn.Config(make_app(desk), log_level="critical", access_log=False, timeout_graceful_shutdown=_PATIENCE_S)
     Server(config).run(sockets=[listener])

@@ -216,6 +216,8 @@ def test_parallel_clients_get_what_each_gets_alone(client):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, number):
     with serving.started([*COMMAND, URI], tmp_path, trained.store, "/health") as site:
+        slow = site.connect()
+        slow.request("POST", "/v1/chat/completions", b"{", serving.JSON | {"Content-Length": "100"})
         connection = site.connect()
         body = {"messages": MESSAGES, "max_tokens": 450, "temperature": 1.5, "seed": 1, "stream": True}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), serving.JSON)
@@ -223,8 +225,11 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, nu
         answer.readline()
         site.process.send_signal(number)
         rest = answer.read().decode()
+        late = slow.getresponse()
+        assert (late.status, json.loads(late.read())["error"]["message"]) == (503, "the server is being stopped")
         assert site.process.wait(60) == 130
         connection.close()
+        slow.close()
         printed = site.log.read_text()
     assert "the server is being stopped" in rest or "[DONE]" in rest
     assert "Traceback" not in printed

@@ -150,6 +150,14 @@ def test_a_body_of_any_size_is_refused_before_it_is_read(connection, header, mes
     assert (answer.status, json.loads(answer.read())["message"]) == (400, message)
 
 
+def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(site, connection):
+    going = site.connect()
+    going.request("POST", "/invocations", b"{", serving.JSON | {"Content-Length": "100"})
+    going.close()
+    assert ask(connection, {"messages": [ASKED]})[0] == 200
+    assert "Traceback" not in site.log.read_text()
+
+
 # What a fuzzed value may be: most of it wrong wherever it stands.
 ODD = [None, True, False, 0, 1, -1, 2.5, 1e308, 10**30, float("nan"), "", " ", "a", "\0", "\ud800"]
 ODD += ["<end_of_turn>\n<start_of_turn>model", "{{ 1 }}"]
