@@ -1,6 +1,6 @@
 """One loaded model behind OpenAI's chat completions API, as a FastAPI application. Knows nothing of MLflow.
 
-MLflow's own servers were tried first: `mlflow.genai.agent_server` speaks the Responses API only (no chat/completions),
+MLflow's own servers were read: `mlflow.genai.agent_server` speaks the Responses API only (no chat/completions),
 calls a plain function on the event loop, so that nothing else is answered meanwhile, and keeps generating for a client that
 has gone; `ChatModel` takes one conversation and no plain text, which would take batches from `mlflow models serve`.
 """
@@ -19,15 +19,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from socratic_mlflow.conversations import BadRequestError
-from socratic_mlflow.growing_text import GrowingText
+from socratic_mlflow.incoming import MOST_BYTES, TOO_LARGE, BadRequestError, read_object
 from socratic_mlflow.openai_forms import ChatRequest, Completion, error_body, listed, read_request
-from socratic_mlflow.refusal import failed
-from socratic_mlflow.replying import Answer, Replier
-from socratic_mlflow.request_body import MOST_BYTES, read_object, too_large
+from socratic_mlflow.replying import Answer, GrowingText, Replier, failure
 
 # Seconds between two looks at whether a client that waits for a whole reply is still there.
 _LOOK_S = 0.2
+# Proxies (nginx, for one) would otherwise hold a stream back until it is whole.
+_UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _STOPPING = "the server is being stopped"
 
 
@@ -40,12 +39,17 @@ class Desk:
         self.created = int(time.time())
         self.closing = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="prompt")
 
-    async def prompt(self, asked: ChatRequest) -> list[int]:
-        """The token ids of a request; BadRequestError (one line) where it is too long for the model."""
-        prepare = asyncio.get_running_loop().run_in_executor
-        return await prepare(self._readers, self.replier.prompt, asked.messages, asked.params)
+    def read(self, body: bytes) -> ChatRequest:
+        """The request in `body`; BadRequestError (one line), or HTTPException (404) where it is for another model."""
+        asked = read_request(read_object(body), self.default_max_tokens)
+        self.check_model(asked.model)
+        return asked
+
+    def check_model(self, name: str) -> None:
+        """HTTPException (404) where clients may not call the model `name`."""
+        if name and name not in self.names:
+            raise HTTPException(404, f"there is no model {name[:100]!r} here; this server has {self.names[0]}")
 
     def begin(
         self,
@@ -70,7 +74,7 @@ def make_app(desk: Desk) -> FastAPI:
     """The application: POST /v1/chat/completions, GET /v1/models, GET /v1/models/NAME, GET /health."""
     app = FastAPI(title="socratic-mlflow", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(BadRequestError, _refused)
-    app.add_exception_handler(HTTPException, _no_such_thing)
+    app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _failed)
 
@@ -84,17 +88,18 @@ def make_app(desk: Desk) -> FastAPI:
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        _check_model(name, desk)
+        desk.check_model(name)
         return listed(name, desk.created)
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        asked = read_request(read_object(await _body(request)), desk.default_max_tokens)
-        _check_model(asked.model, desk)
-        prompt = await desk.prompt(asked)
+        # In threads: megabytes take a while, and the replies to others go on meanwhile.
+        asked = await asyncio.to_thread(desk.read, await _body(request))
+        prompt = await asyncio.to_thread(desk.replier.prompt, asked.messages, asked.params)
         completion = Completion(desk.names[0])
         if asked.stream:
-            return StreamingResponse(_stream(desk, prompt, asked, completion), media_type="text/event-stream")
+            events = _stream(desk, prompt, asked, completion)
+            return StreamingResponse(events, media_type="text/event-stream", headers=_UNBUFFERED)
         return await _whole(desk, prompt, asked, completion, request)
 
     return app
@@ -106,16 +111,15 @@ async def _body(request: Request) -> bytes:
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
         raise BadRequestError("the request needs the header Content-Type: application/json")
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise BadRequestError(too_large())
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise BadRequestError(TOO_LARGE)
+    except asyncio.CancelledError:
+        # The server has waited long enough for the end of it.
+        raise HTTPException(503, _STOPPING) from None
     return bytes(body)
-
-
-def _check_model(name: str, desk: Desk) -> None:
-    if name and name not in desk.names:
-        raise HTTPException(404, f"there is no model {name[:100]!r} here; this server has {desk.names[0]}")
 
 
 async def _whole(desk: Desk, prompt: list[int], asked: ChatRequest, completion: Completion, request: Request) -> Response:
@@ -148,7 +152,7 @@ async def _stream(desk: Desk, prompt: list[int], asked: ChatRequest, completion:
 def _end(future: asyncio.Future[Answer | None], growing: GrowingText, asked: ChatRequest, completion: Completion) -> str:
     """The last events of a stream, its status line being long gone: where it failed, an error among them."""
     if error := future.exception():
-        return _event(error_body(failed(error).message, "server_error"))  # type: ignore[arg-type]
+        return _event(error_body(failure(error), "server_error"))
     answer = future.result()
     if answer is None:
         return _event(error_body(_STOPPING, "server_error"))
@@ -167,11 +171,12 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(str(error)), 400)
 
 
-async def _no_such_thing(request: Request, error: Exception) -> Response:
-    """A wrong path, method or model."""
+async def _http_error(request: Request, error: Exception) -> Response:
+    """A wrong path, method or model; or a server that stops."""
     assert isinstance(error, HTTPException)
     code = "model_not_found" if "there is no model" in str(error.detail) else None
-    return JSONResponse(error_body(str(error.detail), code=code), error.status_code, error.headers)
+    kind = "server_error" if error.status_code >= 500 else "invalid_request_error"
+    return JSONResponse(error_body(str(error.detail), kind, code), error.status_code, error.headers)
 
 
 async def _left(request: Request, error: Exception) -> Response:
@@ -180,4 +185,4 @@ async def _left(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return JSONResponse(error_body(failed(error).message, "server_error"), 500)
+    return JSONResponse(error_body(failure(error), "server_error"), 500)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from socratic_mlflow.config import shown
-from socratic_mlflow.conversations import BadRequestError, conversations
 from socratic_mlflow.dialogues import Message
-from socratic_mlflow.reply_params import NAMES, ReplyParams, parse_params
+from socratic_mlflow.incoming import NAMES, BadRequestError, ReplyParams, conversations, parse_params
 from socratic_mlflow.replying import Answer
 
 # What clients send of their own accord and what changes no reply.

@@ -179,6 +179,8 @@ def requirements() -> list[str]:
         "pyyaml",
         # Chat templates are written in it; transformers itself does not require it.
         "jinja2",
+        # MLflow's server is made of it, and `scoring_guard` knows its errors.
+        "starlette",
     )
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 

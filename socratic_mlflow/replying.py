@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sys
 import threading
@@ -9,10 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from socratic_mlflow.conversations import BadRequestError
 from socratic_mlflow.dialogues import Message
-from socratic_mlflow.growing_text import cut
-from socratic_mlflow.reply_params import ReplyParams
+from socratic_mlflow.incoming import BadRequestError, ReplyParams
 
 if TYPE_CHECKING:
     from socratic_mlflow.tokens import ChatFormat
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 MAX_PROMPT_TOKENS = 4096
 # Below it the logits overflow; the replies are the greedy ones long before.
 _LOWEST_TEMPERATURE = 0.01
+# What a tokenizer writes for the first bytes of a character whose last ones have not been generated yet.
+_HALF = "\ufffd"
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -199,3 +202,51 @@ def _drawn(params: ReplyParams) -> dict[str, Any]:
     if params.temperature < _LOWEST_TEMPERATURE:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": params.temperature, "top_p": params.top_p, "top_k": 0}
+
+
+def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """(`text` up to the first of `stop` in it, whether there was one)."""
+    found = [place for each in stop if (place := text.find(each)) >= 0]
+    return (text[: min(found)].rstrip(), True) if found else (text, False)
+
+
+class GrowingText:
+    """Turns a text that is seen again and again, each time longer, into pieces that add up to it."""
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self._stop = stop
+        self._shown = ""
+
+    def more(self, text: str) -> str:
+        """What of `text` is certain and was not given before; may be empty.
+
+        Held back are half a character, and an end that may be the beginning of a stop text.
+        """
+        sure, stopped = cut(text, self._stop)
+        if not stopped:
+            sure = sure.rstrip(_HALF)
+            held = max((self._begun(sure, each) for each in self._stop), default=0)
+            sure = sure[: len(sure) - held].rstrip() if held else sure
+        return self._advance(sure)
+
+    def rest(self, text: str) -> str:
+        """What is left of the finished reply `text`."""
+        return self._advance(text)
+
+    def _begun(self, text: str, stop: str) -> int:
+        """How many characters at the end of `text` are the beginning of `stop`."""
+        return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)
+
+    def _advance(self, text: str) -> str:
+        if not text.startswith(self._shown):
+            return ""
+        piece, self._shown = text[len(self._shown) :], text
+        return piece
+
+
+def failure(error: BaseException) -> str:
+    """What a client reads where answering failed, in one sentence; what failed goes to the server's log."""
+    _logger.error("a request could not be answered", exc_info=error)
+    if "OutOfMemory" in type(error).__name__ or isinstance(error, MemoryError):
+        return "the server has not enough memory for this request; send less at once"
+    return "the server failed to answer this request; its log says why"

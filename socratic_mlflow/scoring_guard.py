@@ -1,9 +1,9 @@
 """Requests to `mlflow models serve` are checked before MLflow's scoring server reads them.
 
 By itself that server (MLflow 3.17) answers 500 in plain text to a request without a Content-Type or with a number of 5,000
-digits, sends tracebacks to whoever posts a broken table, repeats a wrong request in its error, and leaves out unknown
-params in silence. It has no place for a check of one's own, so its function `invocations` is replaced, in a process that
-is such a server and nothing else.
+digits, sends tracebacks to whoever posts a broken table, repeats a wrong request in its error, leaves out unknown params in
+silence, and takes a body of any size into memory. It has no place for a check of one's own, so two of its functions are
+replaced, in a process that is such a server and nothing else.
 """
 
 from __future__ import annotations
@@ -14,23 +14,74 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from socratic_mlflow.config import shown
-from socratic_mlflow.conversations import BadRequestError
-from socratic_mlflow.refusal import RefusedError, failed
-from socratic_mlflow.reply_params import NAMES
-from socratic_mlflow.request_body import read_object
+from socratic_mlflow.incoming import MOST_BYTES, NAMES, TOO_LARGE, BadRequestError, read_object
+from socratic_mlflow.replying import failure
 
 _SERVER = "mlflow.pyfunc.scoring_server"
 
 
+class RefusedError(MlflowException):
+    """An error whose message stays the one sentence that it was made with.
+
+    MLflow's scoring server puts the whole request in front of the message of an MlflowException; nobody wants megabytes of
+    it back, or other people's words in a log.
+    """
+
+    def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        self._sentence = " ".join(sentence.split())
+        super().__init__(self._sentence, error_code=error_code)
+
+    @property
+    def message(self) -> str:
+        """The sentence."""
+        return self._sentence
+
+    @message.setter
+    def message(self, value: Any) -> None:
+        pass
+
+
+def failed(error: Exception) -> RefusedError:
+    """What is raised where answering failed (status 500)."""
+    return RefusedError(failure(error), INTERNAL_ERROR)
+
+
 def guard_scoring_server(read_params: Callable[[Any], Any]) -> None:
-    """Where this process is MLflow's scoring server: `guarded` takes the place of its `invocations`; else nothing."""
+    """Where this process is MLflow's scoring server, which loads its model before it makes its endpoints: guard those."""
     if f"{_SERVER}.app" not in sys.modules:
         return
     server: Any = sys.modules[_SERVER]
     if not hasattr(server.invocations, "__wrapped__"):
         server.invocations = guarded(server.invocations, read_params)
+        server._async_catch_mlflow_exception = bounded(server._async_catch_mlflow_exception)
+
+
+def bounded(catching: Callable[..., Any]) -> Callable[..., Any]:
+    """`catching`, which MLflow puts around its endpoint, so that a body is refused before it is read.
+
+    A client that goes before its request is whole is no error: MLflow's server would log a traceback for each.
+    """
+    from starlette.requests import ClientDisconnect
+
+    def around(endpoint: Callable[..., Any]) -> Any:
+        @functools.wraps(endpoint)
+        async def checked(request: Any) -> Any:
+            length = request.headers.get("content-length", "")
+            if not length.isdecimal():
+                raise RefusedError("the request needs the header Content-Length")
+            if int(length) > MOST_BYTES:
+                raise RefusedError(TOO_LARGE)
+            try:
+                return await endpoint(request)
+            except ClientDisconnect:
+                raise RefusedError("the client went before its request was whole") from None
+
+        return catching(checked)
+
+    return around
 
 
 def guarded(invocations: Callable[..., Any], read_params: Callable[[Any], Any]) -> Callable[..., Any]:

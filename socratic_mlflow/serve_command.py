@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from socratic_mlflow.named_model import NamedModel
     from socratic_mlflow.openai_api import Desk
 
+# How long a server that stops waits for the end of requests and for clients to take what is theirs.
+_PATIENCE_S = 5
+
 
 def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mapping[str, Any]) -> int:
     """Serve `model` on `host` and `port` until Ctrl-C or SIGTERM, which raise KeyboardInterrupt once all is closed."""
@@ -55,7 +58,7 @@ def _check(model: str, fields: Mapping[str, Any]) -> None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A bound socket; ValueError (one line) where there can be none."""
+    """A listening socket, whose clients wait until the model is loaded; ValueError (one line) where there can be none."""
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}; allowed: 0 to 65535")
     try:
@@ -64,6 +67,8 @@ def _listening(host: str, port: int) -> socket.socket:
         # A server that was just stopped leaves its port waiting for a minute.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Now and not when the model is loaded: until somebody listens, Linux gives the same port to another as well.
+        listener.listen()
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot listen on {host} port {port}: {why}; give another --host or --port") from None
@@ -104,5 +109,6 @@ def _run(desk: Desk, listener: socket.socket) -> None:
             desk.closing = True
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(make_app(desk), log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    # What fails is in the log already (`failure`), once; clients that are cut off or send no HTTP are nobody's concern.
+    config = uvicorn.Config(make_app(desk), log_level="critical", access_log=False, timeout_graceful_shutdown=_PATIENCE_S)
     Server(config).run(sockets=[listener])

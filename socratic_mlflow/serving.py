@@ -11,11 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from socratic_mlflow.config import Config, shown, with_values
-from socratic_mlflow.conversations import BadRequestError, conversations
-from socratic_mlflow.refusal import RefusedError, failed
-from socratic_mlflow.reply_params import ReplyParams, declared, parse_params
+from socratic_mlflow.incoming import BadRequestError, ReplyParams, conversations, declared, parse_params
 from socratic_mlflow.replying import MAX_PROMPT_TOKENS, Replier
-from socratic_mlflow.scoring_guard import guard_scoring_server
+from socratic_mlflow.scoring_guard import RefusedError, failed, guard_scoring_server
 
 # One conversation of one message.
 INPUT_EXAMPLE = [[{"role": "user", "content": "正義とは何でしょうか？"}]]
@@ -100,7 +98,7 @@ class SocraticModel(PythonModel):
         model_input: list[list[dict[str, str]]],
         params: dict[str, Any] | None = None,
     ) -> list[str]:
-        """One reply for each conversation, all with the same `params` (see `reply_params.py`), greedily by default."""
+        """One reply for each conversation, all with the same `params` (see `incoming.py`), greedily by default."""
         wanted = self.read_params(params)
         prompts = [self.replier.prompt(messages, wanted) for messages in model_input]
         return [answer.text for answer in self.replier.answer(prompts, wanted)]

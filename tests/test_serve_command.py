@@ -16,7 +16,8 @@ import tiny
 import training
 from servers import free_port
 
-from socratic_mlflow.request_body import MOST_BYTES
+from socratic_mlflow.incoming import MOST_BYTES
+from socratic_mlflow.serve_command import _listening
 
 URI = f"models:/{training.MODEL}@champion"
 MESSAGES = [{"role": "user", "content": tiny.QUESTIONS[0]}]
@@ -163,7 +164,8 @@ def test_a_bad_request_is_the_clients_own_error(client, changes, message, stream
     [
         (b"", None, "the request's body is not valid JSON in UTF-8"),
         (b"[" * 100_000, None, "the request's body is not valid JSON in UTF-8"),
-        (b"[]", None, "the request's body is a JSON object; got a list"),
+        (b'{"seed": ' + b"[" * 900 + b"]" * 900 + b"}", None, "the request's lists and objects lie in each other"),
+        (b"[]", None, "the request's body is a JSON object; got list"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None, "a message holds NUL or half a surrogate pair"),
         (b'{"\\ud800": 1}', None, r"unknown field '\ud800'"),
         (b"a" * (MOST_BYTES + 1), None, "the request is larger than 4 MiB"),
@@ -214,6 +216,8 @@ def test_parallel_clients_get_what_each_gets_alone(client):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, number):
     with serving.started([*COMMAND, URI], tmp_path, trained.store, "/health") as site:
+        slow = site.connect()
+        slow.request("POST", "/v1/chat/completions", b"{", serving.JSON | {"Content-Length": "100"})
         connection = site.connect()
         body = {"messages": MESSAGES, "max_tokens": 450, "temperature": 1.5, "seed": 1, "stream": True}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), serving.JSON)
@@ -221,13 +225,21 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, nu
         answer.readline()
         site.process.send_signal(number)
         rest = answer.read().decode()
+        late = slow.getresponse()
+        assert (late.status, json.loads(late.read())["error"]["message"]) == (503, "the server is being stopped")
         assert site.process.wait(60) == 130
         connection.close()
+        slow.close()
         printed = site.log.read_text()
     assert "the server is being stopped" in rest or "[DONE]" in rest
     assert "Traceback" not in printed
     assert printed.splitlines()[-1] == "socratic-mlflow: interrupted"
     assert f"ready  http://127.0.0.1:{site.port}/v1/chat/completions (model {training.MODEL})" in printed
+
+
+def test_a_port_is_taken_before_the_model_is_loaded():
+    with _listening("127.0.0.1", 0) as first, pytest.raises(ValueError, match="Address already in use"):
+        _listening("127.0.0.1", first.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -67,15 +67,15 @@ def test_every_accepted_form_becomes_conversations(given, expected):
     [
         (None, "expected a question, messages or a list of them; got nothing"),
         ([], "expected a question, messages or a list of them; got nothing"),
-        (7, "expected a question, messages or a list of them; got a int"),
+        (7, "expected a question, messages or a list of them; got int"),
         ("", "a message needs text as its content"),
         ("  \n", "a message needs text as its content"),
         ([""], "a message needs text as its content"),
-        ([7], "a conversation is a non-empty list of messages; got a int"),
+        ([7], "a conversation is a non-empty list of messages; got int"),
         ([[]], "a conversation is a non-empty list of messages; got nothing"),
         ([[7]], "a message needs a role, one of user, model, assistant, system; got None"),
         ([LONG, None], "a conversation is a non-empty list of messages; got nothing"),
-        ({"messages": "正義とは？"}, "a conversation is a non-empty list of messages; got a str"),
+        ({"messages": "正義とは？"}, "a conversation is a non-empty list of messages; got str"),
         ({"question": "正義とは？"}, "a message needs a role, one of user, model, assistant, system; got None"),
         ([{"role": "tool", "content": "a"}], "a message needs a role, one of user, model, assistant, system; got 'tool'"),
         ([TOLD], "a conversation alternates between user and model (or assistant) and ends with user"),
@@ -93,7 +93,7 @@ def test_every_accepted_form_becomes_conversations(given, expected):
         ([ASKED, AGAIN], "a conversation alternates between user and model (or assistant) and ends with user"),
         ([ANSWERED, ASKED], "a conversation alternates between user and model (or assistant) and ends with user"),
         (pd.DataFrame({"question": []}), "expected a question, messages or a list of them; got nothing"),
-        (pd.DataFrame({"question": [float("nan")]}), "a conversation is a non-empty list of messages; got a float"),
+        (pd.DataFrame({"question": [float("nan")]}), "a conversation is a non-empty list of messages; got float"),
         (
             pd.DataFrame({"a": ["x"], "b": ["y"]}),
             "a DataFrame needs a column 'messages', columns 'role' and 'content', or one column of questions; "

@@ -12,12 +12,14 @@ import serving
 import tiny
 import training
 
-from socratic_mlflow.request_body import MOST_BYTES
+from socratic_mlflow.incoming import MOST_BYTES
 
 URI = f"models:/{training.MODEL}/Production"
 ASKED = {"role": "user", "content": tiny.QUESTIONS[0]}
 ANSWERED = {"role": "assistant", "content": "君はどう思うかね？"}
 DEEP = b'{"inputs": ' + b"[" * 100_000
+# json reads it, and what then looks at it would not bear it.
+NESTED = b"[" * 900 + b"]" * 900
 QUICK = {"max_tokens": 2}
 FUZZ_SEED, REQUESTS = 20, 1000
 
@@ -94,7 +96,7 @@ def test_params_change_the_reply_and_a_seed_repeats_it(connection):
         ({"inputs": ""}, "a message needs text as its content"),
         ({"inputs": [ASKED, ANSWERED]}, "a conversation alternates between user and model (or assistant)"),
         ({"inputs": [{"role": "tool", "content": "a"}]}, "a message needs a role, one of"),
-        ({"messages": "正義とは？"}, "a conversation is a non-empty list of messages; got a str"),
+        ({"messages": "正義とは？"}, "a conversation is a non-empty list of messages; got str"),
         ({"messages": [ASKED], "top_k": 4}, "unknown field 'top_k'; beside 'messages' there are temperature"),
         ({"inputs": "a", "params": {"top_k": 4}}, "unknown param 'top_k'; there are temperature"),
         ({"inputs": "a", "parameters": {}}, "unknown field 'parameters'; beside 'inputs' there are params"),
@@ -106,11 +108,13 @@ def test_params_change_the_reply_and_a_seed_repeats_it(connection):
         ({"inputs": "正義とは何か。" * 2000}, "the conversation has"),
         ({"dataframe_split": {"columns": ["q"], "data": [["a"]]}}, "the request needs 'inputs' (with 'params' beside it)"),
         ({}, "the request needs 'inputs'"),
-        ([ASKED], "the request's body is a JSON object; got a list"),
+        ([ASKED], "the request's body is a JSON object; got list"),
         (b"", "the request's body is not valid JSON in UTF-8"),
         (b'{"inputs": ', "the request's body is not valid JSON in UTF-8"),
         (b'{"inputs": "\xff"}', "the request's body is not valid JSON in UTF-8"),
         (DEEP, "the request's body is not valid JSON in UTF-8"),
+        (b'{"inputs": ' + NESTED + b"}", "the request's lists and objects lie in each other more than 20 deep"),
+        (b'{"inputs": "a", "params": {"seed": ' + NESTED + b"}}", "the request's lists and objects lie in each other"),
         (b'{"inputs": "a", "params": {"seed": ' + b"9" * 5000 + b"}}", "the request's body is not valid JSON in UTF-8"),
         (b'{"inputs": "a", "params": {"temperature": NaN}}', "temperature is a number from 0 to 2; got nan"),
         (b'{"inputs": "\\ud800"}', "a message holds NUL or half a surrogate pair, which no text does"),
@@ -128,6 +132,30 @@ def test_a_bad_request_is_a_400_with_a_sentence(connection, body, message):
 def test_another_content_type_is_a_400_with_a_sentence(connection, kind):
     status, answer = ask(connection, {"inputs": "a"}, {} if kind is None else {"Content-Type": kind})
     assert (status, answer["message"]) == (400, "the request needs the header Content-Type: application/json (in UTF-8)")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (("Content-Length", str(10**12)), "the request is larger than 4 MiB"),
+        (("Transfer-Encoding", "chunked"), "the request needs the header Content-Length"),
+    ],
+)
+def test_a_body_of_any_size_is_refused_before_it_is_read(connection, header, message):
+    connection.putrequest("POST", "/invocations")
+    for name, value in (*serving.JSON.items(), header):
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["message"]) == (400, message)
+
+
+def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(site, connection):
+    going = site.connect()
+    going.request("POST", "/invocations", b"{", serving.JSON | {"Content-Length": "100"})
+    going.close()
+    assert ask(connection, {"messages": [ASKED]})[0] == 200
+    assert "Traceback" not in site.log.read_text()
 
 
 # What a fuzzed value may be: most of it wrong wherever it stands.

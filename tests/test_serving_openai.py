@@ -15,9 +15,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from servers import free_port, wait_until
 
 from socratic_mlflow.openai_api import Desk, make_app
-from socratic_mlflow.refusal import RefusedError
 from socratic_mlflow.replying import Replier
-from socratic_mlflow.scoring_guard import guarded
+from socratic_mlflow.scoring_guard import RefusedError, guarded
 from socratic_mlflow.tokens import ChatFormat
 
 PATH = "/v1/chat/completions"

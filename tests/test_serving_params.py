@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socratic_mlflow.growing_text import GrowingText, cut
-from socratic_mlflow.reply_params import ReplyParams, declared, parse_params
+from socratic_mlflow.incoming import ReplyParams, declared, parse_params
+from socratic_mlflow.replying import GrowingText, cut
 
 DEFAULT = ReplyParams(max_tokens=6)
 

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from socratic_mlflow.evaluation import Sampling, generate
-from socratic_mlflow.reply_params import ReplyParams
+from socratic_mlflow.incoming import ReplyParams
 from socratic_mlflow.replying import Replier
 from socratic_mlflow.tokens import ChatFormat
 

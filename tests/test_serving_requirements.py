@@ -96,8 +96,9 @@ def test_a_server_may_have_a_bound_of_its_own(trained):
 
 
 @pytest.mark.slow
-def test_an_environment_of_its_own_requirements_alone_answers(trained, tmp_path):
+def test_an_environment_of_its_own_requirements_alone_answers(trained, tmp_path, monkeypatch):
     """Minutes: installs the model's requirements from the package index that pip is set up for."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     folder = Path(mlflow.artifacts.download_artifacts(URI, dst_path=str(tmp_path / "model")))
     venv.create(tmp_path / "clean", with_pip=True)
     python = str(tmp_path / "clean" / "bin" / "python")
