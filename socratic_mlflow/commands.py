@@ -149,8 +149,8 @@ def _finished_already(state: Mapping[str, str], output: OutputDir) -> int:
 
 
 def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, str], companions: Companions) -> int:
+    from socratic_mlflow.identity import identity
     from socratic_mlflow.interruption import Interruption
-    from socratic_mlflow.output_dir import identity
     from socratic_mlflow.progress import say
     from socratic_mlflow.publishing import announce, finish
     from socratic_mlflow.run_lifecycle import training_run

@@ -12,42 +12,20 @@ All of it is data: it is read in bounded pieces, and nothing in it is executed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from socratic_mlflow.checkpoints import by_step, newest_whole
 from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.files import beside, read_text, write_whole
+from socratic_mlflow.identity import LENGTH, auto_name, identity, may_change
 from socratic_mlflow.lock import LOCK_FILE
 from socratic_mlflow.options import build_config, read_yaml, to_yaml
 from socratic_mlflow.yaml_nodes import compose
 
-# What decides neither what is learned nor how it is scored may differ between a training and its continuation.
-_MAY_CHANGE_SECTIONS = ("run.", "registry.", "training.dataloader_")
-_LENGTH = {"training.epochs", "training.max_steps"}
-_MAY_CHANGE = _LENGTH | {
-    "training.eval_batch_size",
-    "training.eval_steps",
-    "training.save_total_limit",
-    "training.empty_cache_steps",
-    "training.gradient_checkpointing",
-    "evaluation.generation_batch_size",
-}
-# Each other field takes part in the name of the folder that output_dir=auto stands for.
-_NOT_IN_AUTO = {
-    "run.output_dir",
-    "run.resume",
-    "run.require_tracking",
-    "run.num_processes",
-    "run.accelerate_config",
-    "registry.promote",
-    "registry.register",
-}
 _YAML_BYTES = 1 << 16
 # The training's history is in it, a few hundred bytes for each step.
 _TRAINER_STATE_BYTES = 1 << 28
@@ -146,7 +124,7 @@ class OutputDir:
     def changes(self, config: Config) -> dict[str, str]:
         """{field: 'old -> new'} of all that may differ and does, since the last `record`; empty where nothing was begun."""
         differing = self._differing(config) if self.state() else {}
-        return {key: change for key, change in differing.items() if _may_change(key)}
+        return {key: change for key, change in differing.items() if may_change(key)}
 
     def check(self, config: Config, tracking_uri: str, digests: Mapping[str, str]) -> None:
         """Raise ValueError (one line) where `config`, on data of these `digests`, cannot begin or go on in this folder."""
@@ -241,7 +219,7 @@ class OutputDir:
         # A finished training would not be registered once more under the new name: better said than passed over.
         fixed = {"registry.registered_model_name"} if "model" in state else set()
         refused = [
-            f"{key} {change}" for key, change in self._differing(config).items() if key in fixed or not _may_change(key)
+            f"{key} {change}" for key, change in self._differing(config).items() if key in fixed or not may_change(key)
         ]
         if refused:
             raise ValueError(
@@ -251,7 +229,7 @@ class OutputDir:
 
     def _check_length(self, config: Config, newest: Path) -> None:
         """Raise ValueError where a shortened training would end before its newest checkpoint."""
-        changed = [f"{key} {change}" for key, change in self.changes(config).items() if key in _LENGTH]
+        changed = [f"{key} {change}" for key, change in self.changes(config).items() if key in LENGTH]
         if not changed:
             return
         step, epoch = _reached(newest)
@@ -269,23 +247,7 @@ def locate(config: Config, tracking_uri: str, digests: Mapping[str, str]) -> Out
     a repeated command finds what it began."""
     if config.run.output_dir != "auto":
         return OutputDir(Path(config.run.output_dir))
-    own = {key: value for key, value in flatten(config).items() if key not in _NOT_IN_AUTO}
-    return OutputDir(Path("outputs") / f"{config.run.preset}-{_digest([own, tracking_uri, dict(digests)])[:8]}")
-
-
-def identity(config: Config, digests: Mapping[str, str]) -> str:
-    """What a training shares with all its continuations, as 64 hexadecimal digits: the fields that must not change, and
-    the contents of the data (those entries of `digests` that are named ..._digest, so that run.yaml's will do)."""
-    fixed = {key: value for key, value in flatten(config).items() if not _may_change(key)}
-    return _digest([fixed, {key: value for key, value in digests.items() if key.endswith("_digest")}])
-
-
-def _may_change(key: str) -> bool:
-    return key in _MAY_CHANGE or key.startswith(_MAY_CHANGE_SECTIONS)
-
-
-def _digest(values: list[Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return OutputDir(Path("outputs") / auto_name(config, tracking_uri, digests))
 
 
 def _damaged(file: Path, what: str) -> str:

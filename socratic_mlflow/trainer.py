@@ -32,10 +32,11 @@ from socratic_mlflow.checkpoints import ensure_adapter, set_aside
 from socratic_mlflow.config import Config
 from socratic_mlflow.corpus import Corpus, load_corpus
 from socratic_mlflow.evaluation import StyleEvaluator, evaluator_for
+from socratic_mlflow.identity import identity
 from socratic_mlflow.interruption import Interruption
 from socratic_mlflow.model import attach_adapter, device, load_base, load_tokenizer
 from socratic_mlflow.ordered_trainer import OrderedTrainer, StepsAsConfigured
-from socratic_mlflow.output_dir import OutputDir, identity
+from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.packing import Packed, Padded
 from socratic_mlflow.progress import ProgressLines, say
 from socratic_mlflow.quality import mean

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from training import Training
+
+    from socratic_mlflow.tracking import Tracker
 
 # Before anything imports these libraries: no network, and nothing of this machine's MLflow. One thread: the models are
 # tiny, and the processes of a test would only be in each other's way.
@@ -110,3 +112,27 @@ def trained(finished_training: Training) -> Iterator[Training]:
 
     with stores.used(finished_training.store):
         yield finished_training
+
+
+@pytest.fixture
+def make_tracker(tmp_path: Path) -> Iterator[Callable[..., Tracker]]:
+    """Make a tracker of the journal in the test's `folder`; closed at the end."""
+    from socratic_mlflow.tracking import Tracker
+
+    made: list[Tracker] = []
+
+    def make(folder: str = "journal", **given: Any) -> Tracker:
+        made.append(Tracker(tmp_path / folder, lambda line: None, **given))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def tracker(store: str, make_tracker: Callable[..., Tracker]) -> Tracker:
+    """A tracker whose run is running, in a store of each kind."""
+    made = make_tracker()
+    made.start()
+    return made

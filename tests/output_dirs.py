@@ -9,8 +9,9 @@ import pytest
 
 from socratic_mlflow.checkpoints import seal
 from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.identity import identity
 from socratic_mlflow.options import build_config
-from socratic_mlflow.output_dir import OutputDir, identity
+from socratic_mlflow.output_dir import OutputDir
 
 STORE = "sqlite:///mlflow.db"
 DIGESTS = {"data_digest": "0123abcd" * 8}

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from output_dirs import CONFIG, DIGESTS, STORE, begun_output, changed, checkpoint, contents, new_output, refusal  # noqa: F401
 
+from socratic_mlflow.identity import identity
 from socratic_mlflow.lock import hold
 from socratic_mlflow.options import build_config
-from socratic_mlflow.output_dir import OutputDir, identity, locate
+from socratic_mlflow.output_dir import OutputDir, locate
 
 
 def test_a_new_folder_holds_nothing_and_may_begin(output: OutputDir) -> None:

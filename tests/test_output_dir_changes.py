@@ -7,7 +7,8 @@ from output_dirs import CONFIG, DIGESTS, STORE, begun_output, changed, checkpoin
 
 from socratic_mlflow.checkpoints import seal
 from socratic_mlflow.config import flatten, with_values
-from socratic_mlflow.output_dir import OutputDir, identity
+from socratic_mlflow.identity import identity
+from socratic_mlflow.output_dir import OutputDir
 
 HARMLESS = {
     "run.preset": "gemma-2-2b-jpn-it",

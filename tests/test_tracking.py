@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 
 import mlflow
@@ -12,36 +11,10 @@ import servers
 import stores
 from mlflow import MlflowClient
 from PIL import Image
+from trackers import run_of
 
 from socratic_mlflow.journal import Journal
-from socratic_mlflow.tracking import Tracker, absolute, store_of
-
-
-@pytest.fixture
-def make(tmp_path):
-    """Make a tracker of the journal in `folder`; closed at the end."""
-    made = []
-
-    def make(folder="journal", **given):
-        made.append(Tracker(tmp_path / folder, lambda line: None, **given))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
-
-
-@pytest.fixture
-def tracker(store, make):
-    made = make()
-    made.start()
-    return made
-
-
-def run_of(tracker):
-    """The run, with all that was said so far."""
-    assert tracker.drain()
-    return MlflowClient().get_run(tracker.run_id)
+from socratic_mlflow.tracking import absolute, store_of
 
 
 def picture(color):
@@ -50,8 +23,8 @@ def picture(color):
     return buffer.getvalue()
 
 
-def test_a_run_is_called_what_its_output_folder_is_called(store, tmp_path, make):
-    found = make("embedded-1234/journal")
+def test_a_run_is_called_what_its_output_folder_is_called(store, tmp_path, make_tracker):
+    found = make_tracker("embedded-1234/journal")
     found.start()
     assert run_of(found).info.run_name == "embedded-1234"
 
@@ -90,10 +63,10 @@ def test_more_metrics_and_params_than_one_request_takes_all_arrive(tracker):
     assert data.params == {f"p{number}": str(number) for number in range(101)}
 
 
-def test_a_param_with_another_value_becomes_a_tag_and_raises_nothing(store, make):
+def test_a_param_with_another_value_becomes_a_tag_and_raises_nothing(store, make_tracker):
     run_id = MlflowClient().create_run("0").info.run_id
     MlflowClient().log_param(run_id, "training.epochs", "30")
-    tracker = make(run_id=run_id)
+    tracker = make_tracker(run_id=run_id)
     tracker.log_params({"training.epochs": 3, "lora.r": 16})
     tracker.log_params({"training.epochs": 30, "lora.r": 16})
     data = run_of(tracker).data
@@ -130,8 +103,8 @@ def test_the_last_table_of_a_name_is_the_one_that_counts(tracker):
     assert stores.table(tracker.run_id, "samples/step_000002.json") == [{"reply": "new"}]
 
 
-def test_a_table_that_the_journal_does_not_hold_is_an_error_of_one_line(sqlite_store, make, tmp_path):
-    tracker = make()
+def test_a_table_that_the_journal_does_not_hold_is_an_error_of_one_line(sqlite_store, make_tracker, tmp_path):
+    tracker = make_tracker()
     with pytest.raises(ValueError, match=r"records.jsonl: holds no whole table none.json$"):
         tracker.read_table("none.json")
     tracker.log_table([{"reply": "では"}], "samples.json")
@@ -151,17 +124,6 @@ def test_images_are_kept_by_step(tracker):
     assert colors == {(200, 0, 0), (200, 20, 0)}
 
 
-def test_a_dataset_is_an_input_with_a_digest_of_its_rows(tracker):
-    digest = tracker.log_dataset([{"question": "正義とは？"}], "questions", "evaluation", "bundled")
-    other = tracker.log_dataset([{"question": "勇気とは？"}], "more_questions", "training", "bundled")
-    again = tracker.log_dataset([{"question": "正義とは？"}], "questions", "evaluation", "bundled")
-    found = run_of(tracker).inputs.dataset_inputs
-    inputs = {each.dataset.name: each for each in found}
-    assert len(found) == 2
-    assert inputs["questions"].dataset.digest == digest == again != other == inputs["more_questions"].dataset.digest
-    assert [(tag.key, tag.value) for tag in inputs["questions"].tags] == [("mlflow.data.context", "evaluation")]
-
-
 def test_a_long_tag_is_cut_and_secrets_stay_out(tracker, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "s3cret-value-77")
     tracker.set_tags({"long": "x" * 9000, "secret": "a s3cret-value-77"})
@@ -179,13 +141,13 @@ def test_halves_of_characters_are_no_error(tracker):
     assert tracker.read_table("odd.json") == stores.table(tracker.run_id, "odd.json") == [{"reply": "a?b"}]
 
 
-def test_metrics_of_an_earlier_start_are_left_as_they_are(store, make):
-    first = make()
+def test_metrics_of_an_earlier_start_are_left_as_they_are(store, make_tracker):
+    first = make_tracker()
     first.log_metrics({"train/loss": 2.0}, step=1)
     first.log_metrics({"train/loss": 1.0}, step=2)
     run_of(first)
     first.close()
-    again = make()
+    again = make_tracker()
     again.log_metrics({"train/loss": 9.0, "eval/loss": 3.0}, step=2)
     again.log_metrics({"train/loss": 0.5}, step=3)
     run_of(again)
@@ -195,22 +157,22 @@ def test_metrics_of_an_earlier_start_are_left_as_they_are(store, make):
     assert stores.steps(first.run_id, "eval/loss") == [2]
 
 
-def test_a_metric_is_logged_on_its_models_page_as_well(sqlite_store, make):
+def test_a_metric_is_logged_on_its_models_page_as_well(sqlite_store, make_tracker):
     model = mlflow.create_external_model(name="m")
-    tracker = make()
+    tracker = make_tracker()
     tracker.log_metrics({"eval/style": 0.5}, 0, model.model_id)
     tracker.log_metrics({"eval/tone": 0.5}, 0)
     run_of(tracker)
     assert [metric.key for metric in mlflow.get_logged_model(model.model_id).metrics] == ["eval/style"]
 
 
-def test_the_experiment_that_a_person_has_chosen_is_used(store, make, monkeypatch):
+def test_the_experiment_that_a_person_has_chosen_is_used(store, make_tracker, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the environment")
-    by_name = run_of(make("by name"))
+    by_name = run_of(make_tracker("by name"))
     assert MlflowClient().get_experiment(by_name.info.experiment_id).name == "from the environment"
     chosen = MlflowClient().create_experiment("chosen")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", chosen)
-    assert run_of(make("by id")).info.experiment_id == chosen
+    assert run_of(make_tracker("by id")).info.experiment_id == chosen
 
 
 def test_a_run_knows_who_made_it(tracker):
@@ -218,22 +180,22 @@ def test_a_run_knows_who_made_it(tracker):
     assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type", "training_id"} <= set(tags)
 
 
-def test_a_journal_goes_to_no_other_store(store, make, tmp_path, monkeypatch):
-    make().close()
+def test_a_journal_goes_to_no_other_store(store, make_tracker, tmp_path, monkeypatch):
+    make_tracker().close()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     other = f"http://ada:hunter22@127.0.0.1:{servers.free_port()}"
     with stores.used(other), pytest.raises(ValueError, match="is the journal of a run in") as caught:
-        make()
+        make_tracker()
     assert store_of(tmp_path / "journal") == store
     assert store in str(caught.value)
     assert "hunter22" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_said_waits_for_mlflow(make, monkeypatch):
+def test_nothing_said_waits_for_mlflow(make_tracker, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with stores.used(f"http://ada:hunter22@127.0.0.1:{servers.free_port()}"):
-        tracker = make()
+        tracker = make_tracker()
         tracker.start()
         tracker.log_metrics({"train/loss": 1.5}, step=7)
         tracker.log_table([{"reply": "では"}], "samples.json")
@@ -255,13 +217,13 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("record", HOSTILE, ids=str)
-def test_a_journal_with_records_of_wrong_types_can_be_continued(sqlite_store, make, tmp_path, record):
-    make().close()
+def test_a_journal_with_records_of_wrong_types_can_be_continued(sqlite_store, make_tracker, tmp_path, record):
+    make_tracker().close()
     journal = Journal(tmp_path / "journal")
     journal.open()
     journal.append(record)
     journal.close()
-    tracker = make()
+    tracker = make_tracker()
     tracker.log_metrics({"train/loss": 0.5}, step=2)
     assert run_of(tracker).data.metrics == {"train/loss": 0.5}
 
@@ -281,40 +243,3 @@ def test_a_journal_with_records_of_wrong_types_can_be_continued(sqlite_store, ma
 def test_an_address_means_the_same_from_any_folder(tmp_path, monkeypatch, uri, shown):
     monkeypatch.chdir(tmp_path)
     assert absolute(uri) == shown.format(here=tmp_path)
-
-
-@pytest.mark.parametrize("count", [3, 10_001])
-def test_a_memory_mapped_dataset_is_listed_as_the_same_rows_in_memory_are(sqlite_store, make, count):
-    from socratic_mlflow.dialogues import Dialogue
-    from socratic_mlflow.token_store import store
-    from socratic_mlflow.tokens import Encoded
-
-    def mapped(last):
-        talks = ({"role": "user", "content": f"{number}つ目"} for number in range(count - 1))
-        pairs = [(Dialogue((each,), "", f"line {number}"), Encoded([1], [1])) for number, each in enumerate(talks)]
-        pairs.append((Dialogue(({"role": "user", "content": last},), "", "last"), Encoded([1], [1])))
-        return store(pairs).select(range(count - 1, -1, -1)).select_columns(["place", "messages"])
-
-    tracker = make()
-    rows = mapped("正義とは？")
-    digest = tracker.log_dataset(rows, "mapped", "training", "bundled")
-    assert digest == tracker.log_dataset(mapped("正義とは？"), "mapped again", "training", "bundled")
-    assert digest != tracker.log_dataset(mapped("勇気とは？"), "another", "training", "bundled")
-    plain = tracker.log_dataset(list(rows), "plain", "training", "bundled")
-    inputs = {each.dataset.name: each.dataset for each in run_of(tracker).inputs.dataset_inputs}
-    assert json.loads(inputs["mapped"].profile)["num_rows"] == json.loads(inputs["plain"].profile)["num_rows"] == count
-    assert inputs["mapped"].schema == inputs["plain"].schema
-    assert (inputs["mapped"].source_type, inputs["mapped"].source) == (inputs["plain"].source_type, inputs["plain"].source)
-    # MLflow's own digest knows nothing of what lies behind the first 10,000 rows but how many they are.
-    assert (digest == plain) == (count == 3)
-
-
-def test_the_source_of_a_memory_mapped_dataset_holds_no_secret(sqlite_store, make, monkeypatch):
-    from datasets import Dataset
-
-    monkeypatch.setenv("MY_API_KEY", "s3cret-value-77")
-    tracker = make()
-    tracker.log_dataset(Dataset.from_dict({"place": ["line 1"]}), "mapped", "training", "/data/s3cret-value-77.jsonl")
-    (found,) = run_of(tracker).inputs.dataset_inputs
-    assert "s3cret-value-77" not in found.dataset.source
-    assert "***" in found.dataset.source
