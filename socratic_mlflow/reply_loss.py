@@ -16,6 +16,8 @@ from socratic_mlflow.tokens import IGNORED
 
 # Logits in one chunk, whatever the vocabulary: 128 MiB in float32, of which the loss and its gradient take about three.
 LOGITS_AT_ONCE = 2**25
+# The same where nothing is learned from them: an evaluation must not need more memory than a training step.
+LOGITS_AT_ONCE_EVALUATED = 2**23
 
 
 class ReplyLoss:
@@ -29,7 +31,7 @@ class ReplyLoss:
         self._causal, self._split_head = causal, split_head
         self._output = causal.get_output_embeddings()
         self._cap = getattr(causal.config, "final_logit_softcapping", None)
-        self._chunk = max(1, LOGITS_AT_ONCE // self._output.weight.shape[0])
+        self._vocabulary = self._output.weight.shape[0]
 
     def states(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """(hidden states, the tokens that follow them) of the n reply tokens in `inputs`, of shapes (n, width) and (n,).
@@ -77,12 +79,13 @@ class ReplyLoss:
 
     def predicted(self, states: torch.Tensor) -> torch.Tensor:
         """The most likely tokens (n,)."""
-        found = [self.logits(states[part]).argmax(dim=-1) for part in self.chunks(len(states))]
+        parts = self.chunks(len(states), LOGITS_AT_ONCE_EVALUATED)
+        found = [self.logits(states[part]).argmax(dim=-1) for part in parts]
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=states.device)
 
-    def chunks(self, positions: int) -> Iterator[slice]:
-        """Slices of `positions`, of equal size, with at most LOGITS_AT_ONCE logits each, and at least one position."""
-        chunks = math.ceil(positions / self._chunk)
+    def chunks(self, positions: int, logits: int) -> Iterator[slice]:
+        """Slices of `positions`, of equal size, with at most `logits` logits each, and at least one position."""
+        chunks = math.ceil(positions / max(1, logits // self._vocabulary))
         for number in range(chunks):
             yield slice(number * positions // chunks, (number + 1) * positions // chunks)
 
@@ -112,7 +115,7 @@ class _Summed(torch.autograd.Function):
         total = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
         ctx.of = [tensor.requires_grad for tensor in (states, *weights)]
         gradients = [torch.zeros_like(tensor) for tensor in (states, *weights) if tensor.requires_grad]
-        for part in loss.chunks(len(states)):
+        for part in loss.chunks(len(states), LOGITS_AT_ONCE if gradients else LOGITS_AT_ONCE_EVALUATED):
             leaf = states[part].detach().requires_grad_(states.requires_grad)
             sources = [tensor for tensor in (leaf, *weights) if tensor.requires_grad]
             summed, found = loss.gradient(leaf, targets[part], sources)

@@ -18,10 +18,10 @@ _PAUSE_S = 1.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _RECORDS_A_SHIPMENT = 1000
 # Beside a training, after a plot that took a second to draw none is drawn for this many seconds, and at most for the
-# second figure: drawing takes a fifth of a core, however often the training evaluates.
+# second figure: drawing takes a fifth of a core, however often the training evaluates. All else goes on meanwhile.
 _REST_AFTER_DRAWING, _LONGEST_REST_S = 4.0, 30.0
-# Where more plots wait, because evaluations are quicker than the drawing, the oldest are left out.
-_MOST_PLOTS_WAITING = 20
+# Where more plots wait among the next records, because evaluations are quicker than the drawing, the oldest are left out.
+_MOST_PLOTS_WAITING = 100
 # Seconds after which a process that is being stopped delivers no more: who stops one waits half a minute, then kills it.
 _LONGEST_DRAIN_S = 20.0
 
@@ -36,6 +36,9 @@ class Shipper:
         # One that is the end of no record belongs to another journal: all is delivered again, and found to be there.
         self._offset = offset if isinstance(offset, int) and journal.is_end(offset) else 0
         self._inherited = journal.end
+        # Up to here all but plots was delivered, ahead of a plot that waits at the offset. Known to this process only: for
+        # the next one it is what was sent without being noted.
+        self._ahead = 0
         # Whether more was waiting than went with the last shipment.
         self._more = False
         # The time.monotonic() before which no plot is drawn.
@@ -122,7 +125,6 @@ class Shipper:
                 wait = min(2 * wait, _LONGEST_WAIT_S)
 
     def _draw_apart(self, history: History) -> bytes:
-        self._stopping.wait(self._rested - time.monotonic())
         began = time.monotonic()
         picture = draw_apart(history, self._stopping)
         ended = time.monotonic()
@@ -131,13 +133,12 @@ class Shipper:
 
     def _attempt(self) -> bool:
         """One shipment; False where it was not acknowledged."""
-        shipment = self._shipment()
         try:
-            if not shipment:
-                raise OSError(f"{self._journal.file} has become shorter")
-            self._delivery.deliver([record for record, _ in shipment], inherited=self._offset < self._inherited)
-            self._offset = shipment[-1][1]
-            self._journal.mark_delivered({"offset": self._offset, "run_id": self.run_id})
+            waiting = self._waiting()
+            if self._is_resting(waiting):
+                self._send_ahead()
+            else:
+                self._send(waiting)
         except (AwayError, GoneError, OSError) as error:
             self._lost(str(error), gone=isinstance(error, GoneError))
             return False
@@ -148,14 +149,47 @@ class Shipper:
             self.trouble = ""
         return True
 
-    def _shipment(self) -> list[tuple[Record, int]]:
-        """What is delivered next; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
-        read = list(itertools.islice(self._journal.records(self._offset), _RECORDS_A_SHIPMENT))
-        waiting = _without_old_plots(read)
-        plot = next((number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"), len(waiting))
-        shipment = waiting[: plot or 1]
-        self._more = len(shipment) < len(waiting) or len(read) == _RECORDS_A_SHIPMENT
-        return shipment
+    def _read(self, start: int) -> list[tuple[Record, int]]:
+        return list(itertools.islice(self._journal.records(start), _RECORDS_A_SHIPMENT))
+
+    def _waiting(self) -> list[tuple[Record, int]]:
+        """What is to be delivered next, without what was sent ahead."""
+        read = self._read(self._offset)
+        if not read:
+            raise OSError(f"{self._journal.file} has become shorter")
+        waiting = [(record, end) for record, end in read if end > self._ahead or _is_plot(record)]
+        self._more = len(read) == _RECORDS_A_SHIPMENT
+        if not waiting:
+            self._advance(read[-1][1])
+        return _without_old_plots(waiting)
+
+    def _is_resting(self, waiting: list[tuple[Record, int]]) -> bool:
+        """Whether a plot would be next, and none is to be drawn yet; never for whoever waits for all of it."""
+        beside = self._thread is threading.current_thread() and not self.trouble
+        return beside and bool(waiting) and _is_plot(waiting[0][0]) and time.monotonic() < self._rested
+
+    def _send(self, waiting: list[tuple[Record, int]]) -> None:
+        """Deliver the next ones; a plot alone: it may be broken off, and what was sent with it would be uncertain."""
+        plot = next((number for number, (record, _) in enumerate(waiting) if _is_plot(record)), len(waiting))
+        if shipment := waiting[: plot or 1]:
+            self._delivery.deliver([record for record, _ in shipment], inherited=self._offset < self._inherited)
+            self._more = self._more or len(shipment) < len(waiting)
+            self._advance(shipment[-1][1])
+
+    def _send_ahead(self) -> None:
+        """Deliver what stands behind a plot that is not drawn yet."""
+        start = max(self._ahead, self._offset)
+        read = self._read(start)
+        self._more = len(read) == _RECORDS_A_SHIPMENT
+        if read:
+            self._delivery.deliver(
+                [record for record, _ in read if not _is_plot(record)], inherited=start < self._inherited
+            )
+            self._ahead = read[-1][1]
+
+    def _advance(self, offset: int) -> None:
+        self._offset = offset
+        self._journal.mark_delivered({"offset": offset, "run_id": self.run_id})
 
     def _lost(self, why: str, gone: bool) -> None:
         if not self.trouble:
@@ -174,8 +208,12 @@ class Shipper:
             self._say(f"warning: MLflow does not take {what}: {why}")
 
 
+def _is_plot(record: Record) -> bool:
+    return bool(record["kind"] == "plot")
+
+
 def _without_old_plots(waiting: list[tuple[Record, int]]) -> list[tuple[Record, int]]:
-    plots = [number for number, (record, _) in enumerate(waiting) if record["kind"] == "plot"]
+    plots = [number for number, (record, _) in enumerate(waiting) if _is_plot(record)]
     old = set(plots[:-_MOST_PLOTS_WAITING])
     return [one for number, one in enumerate(waiting) if number not in old]
 

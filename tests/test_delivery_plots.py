@@ -251,7 +251,8 @@ def test_plots_that_come_quicker_than_they_are_drawn_leave_the_oldest_out(store,
     tracker.close()
 
 
-def test_beside_a_training_drawing_rests_and_the_end_does_not_wait_for_that(store, tmp_path, monkeypatch):
+@pytest.mark.parametrize("killed", [False, True])
+def test_beside_a_training_drawing_rests_and_nothing_else_waits_for_it(store, tmp_path, monkeypatch, killed):
     monkeypatch.setattr("socratic_mlflow.shipper._PAUSE_S", 0.01)
     # For longer than any test may take.
     monkeypatch.setattr("socratic_mlflow.shipper._REST_AFTER_DRAWING", 1e9)
@@ -263,9 +264,20 @@ def test_beside_a_training_drawing_rests_and_the_end_does_not_wait_for_that(stor
     tracker.log_metrics({"train/loss": 1.0}, 2)
     tracker.log_plot("training_progress", 2)
     tracker.log_metrics({"train/loss": 0.5}, 3)
-    wait_until(lambda: stores.steps(tracker.run_id, "train/loss") == [2], "what stands before the second plot has arrived")
+    tracker.log_table([{"reply": "a"}], "samples/3.json")
+    tracker.log_plot("training_progress", 3)
+    tracker.log_metrics({"train/loss": 0.25}, 4)
+    wait_until(lambda: stores.steps(tracker.run_id, "train/loss") == [2, 3, 4], "what stands behind the plots has arrived")
     assert tracker._shipper._rested > time.monotonic() + 60
-    assert tracker.drain()
-    assert stores.image_steps(tracker.run_id) == [1, 2]
-    assert stores.steps(tracker.run_id, "train/loss") == [2, 3]
+    assert stores.image_steps(tracker.run_id) == [1]
+    assert tracker._shipper.stop()
+    # Who goes on after a kill does not know what was sent ahead.
+    last = Tracker(tmp_path / "journal", no_refusal) if killed else tracker
+    last.log_metrics({"train/loss": 0.125}, 5)
+    assert last.drain()
+    assert stores.image_steps(tracker.run_id) == [1, 2, 3]
+    assert stores.steps(tracker.run_id, "train/loss") == [2, 3, 4, 5]
+    assert stores.logged_twice(tracker.run_id) == []
+    assert stores.table(tracker.run_id, "samples/3.json") == [{"reply": "a"}]
+    last.close()
     tracker.close()

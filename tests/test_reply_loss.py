@@ -114,13 +114,18 @@ def test_the_size_of_a_chunk_changes_nothing(positions: int, monkeypatch: pytest
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
 
 
-def test_logits_are_made_for_reply_tokens_only_and_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trained", [True, False])
+def test_logits_are_made_for_reply_tokens_only_and_a_chunk_at_a_time(
+    trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, features = learner("gemma")
-    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 5 * model.config.vocab_size)
+    limit = "LOGITS_AT_ONCE" if trained else "LOGITS_AT_ONCE_EVALUATED"
+    monkeypatch.setattr(reply_loss, limit, 5 * model.config.vocab_size)
     inputs, made = Packed(0)(features), []
     head = model.get_base_model().get_output_embeddings()
     head.register_forward_hook(lambda module, args, output: made.append(output.shape[:-1].numel()))
-    our_loss(model, inputs).backward()
+    with torch.set_grad_enabled(trained):
+        our_loss(model, inputs)
     replies = sum(label != IGNORED for feature in features for label in feature["labels"])
     assert max(made) == 5
     assert sum(made) == replies < inputs["input_ids"].numel()
@@ -144,7 +149,7 @@ def test_a_head_that_is_trained_alone_gets_its_gradient(family: str) -> None:
 @FAMILIES
 def test_predictions_are_the_most_likely_of_all_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, features = learner(family)
-    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 7 * model.config.vocab_size)
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE_EVALUATED", 7 * model.config.vocab_size)
     inputs = Padded(0)(features)
     with torch.no_grad():
         computed = ReplyLoss(model.get_base_model())
