@@ -187,5 +187,5 @@ def requirements() -> list[str]:
 
 
 def as_tags(version: Version) -> Mapping[str, str]:
-    """Tags for the run, so that its page leads to the version (where that stands, may change) and says how it came there."""
+    """Tags for the run, so that its page leads to the version; where that stands may change, what was decided does not."""
     return {"registered_model": f"models:/{version.name}/{version.version}", "promotion": version.why}

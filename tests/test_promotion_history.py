@@ -183,10 +183,11 @@ def test_whoever_was_replaced_last_is_the_first_to_go_back_to():
     """Whoever the champion was before, moved by this project or in MLflow's UI."""
     for champions in itertools.product("123", repeat=5):
         for recorded in itertools.product((True, False), repeat=4):
+            if champions[-1] == champions[-2]:
+                continue
             made, present = [], ""
             for champion, ours in zip(champions, (*recorded, True), strict=True):
                 if ours and champion != present:
                     made.append(Move("", "promote", champion, "Production", present, "", ""))
-                before, present = (present, champion) if champion != present else (before, present)
-            if made and (made[-1].version, made[-1].replaces) == (present, before) and before:
-                assert champions_before(made, present)[0] == before, made
+                present = champion
+            assert champions_before(made, present)[0] == champions[-2], made
