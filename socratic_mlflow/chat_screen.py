@@ -1,6 +1,6 @@
 """Where a conversation is read from and shown: a terminal, or plain lines in a pipe. Knows nothing of models.
 
-Replies come from models: what could steer a terminal is escaped. Standard library only.
+Replies come from models: what could steer a terminal is escaped. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,23 +10,12 @@ import io
 import os
 import re
 import sys
-import unicodedata
+
+from socratic_mlflow.plain_table import printable
 
 PROMPT = "> "
 _STDIN = "standard input"
-# Joiners inside one character: emoji, and several scripts.
-_JOINERS = "\u200c\u200d"
 _LINE_BREAK = re.compile(r"\s*[\n\v\f\r\x85\u2028\u2029]+\s*")
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what is not printable, but for line breaks, tabs and what joins characters."""
-    return "".join(char if _is_shown(char) else char.encode("unicode_escape").decode() for char in text)
-
-
-def _is_shown(char: str) -> bool:
-    # Python counts every space but one as not printable, the Japanese one among them.
-    return char.isprintable() or char in "\n\t" or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 class Terminal:

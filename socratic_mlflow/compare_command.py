@@ -26,12 +26,12 @@ def compare(
         raise ValueError("give RUNs or --last N, not both")
     _check_files(html, figure)
     with present_store():
-        from socratic_mlflow.run_table import NUMBERS, as_text, remarks, to_table
+        from socratic_mlflow.run_table import NUMBERS, as_text, remarks, shortened, to_table
 
         inside, runs = _read(names, last, experiment)
         found, notes = to_table(runs), remarks(runs)
         shown = as_text(found)
-        code = write(table(list(shown.columns), shown.to_numpy().tolist(), NUMBERS), *map(_note, notes))
+        code = write(table(list(shown.columns), shortened(shown).to_numpy().tolist(), NUMBERS), *map(_note, notes))
         if html or figure or log:
             _keep(runs, found, shown, notes, inside, html, figure, log)
     return code

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-# What every training logs, and an evaluation does not.
-_OF_TRAININGS = "training.epochs"
+# What every training logs, and an evaluation does not; a sweep's own run has it too, and is none.
+_OF_TRAININGS, _OF_SWEEPS = "training.epochs", "sweep"
 _FEWEST_DIGITS = 4
 
 
@@ -29,7 +29,7 @@ def find_run(text: str, experiment: Any = None) -> Any:
             raise ValueError(f"run {text} is deleted; restore it ('mlflow runs restore --run-id {text}') or leave it out")
         return run
     inside = [experiment.experiment_id] if experiment else _experiment_ids()
-    found = _by_prefix(text, inside) or _by_name(text, inside)
+    found = list({run.info.run_id: run for run in (*_by_prefix(text, inside), *_by_name(text, inside))}.values())
     if len(found) == 1:
         return found[0]
     where = f"in experiment {experiment.name!r}" if experiment else "in this MLflow store"
@@ -93,7 +93,7 @@ def _by_name(text: str, experiments: Sequence[str]) -> list[Any]:
 
 
 def _trainings(runs: Iterator[Any]) -> Iterator[Any]:
-    return (run for run in runs if _OF_TRAININGS in run.data.params)
+    return (run for run in runs if _OF_TRAININGS in run.data.params and _OF_SWEEPS not in run.data.tags)
 
 
 def _search(experiments: Sequence[str], condition: str) -> Iterator[Any]:

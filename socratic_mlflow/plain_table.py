@@ -5,14 +5,27 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+# Joiners inside one character: emoji, and several scripts.
+_JOINERS = "\u200c\u200d"
 
 
 def safe(text: object) -> str:
-    """`text` in one line, what is not printable (but for the wide space of Japanese) escaped."""
-    return "".join(
-        char if char.isprintable() or char == "\u3000" else char.encode("unicode_escape").decode() for char in str(text)
-    )
+    """`text` in one line, with escapes for what is not printable."""
+    return printable(str(text), but="")
+
+
+def printable(text: str, but: str = "\n\t") -> str:
+    """`text` with escapes for what is not printable, but for line breaks and tabs (or what `but` has) and what joins
+    characters."""
+    return "".join(char if _is_shown(char) or char in but else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    # Python counts every space but one as not printable, the Japanese one among them.
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> str:

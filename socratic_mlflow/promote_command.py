@@ -102,7 +102,9 @@ def _move(standing: Standing, entry: Entry, stage: str, what: str, why: str, for
     if stage == "Production" and champion and champion.version != entry.version:
         back = f"promote {champion.version}" if what == "rollback" else "rollback"
         other = "" if standing.name == Config().registry.registered_model_name else f" --name {safe(standing.name)}"
-        lines.append(f"version {champion.version} is archived; 'socratic-mlflow {back}{other}' makes it the champion again")
+        # Who had the alias alone was in no stage to be archived from.
+        state = "is archived" if champion.stage == "Production" else "was the champion"
+        lines.append(f"version {champion.version} {state}; 'socratic-mlflow {back}{other}' makes it the champion again")
     return write(*lines)
 
 

@@ -68,12 +68,11 @@ def record(
 
     A move that stands there as the last one already (it was cut off, and is made again) is not added twice.
     """
-    known = _by_key(model.tags)
-    if known and (known[-1][1].version, known[-1][1].stage, known[-1][1].forced) == (version, stage, forced):
-        return
-    now = datetime.now(UTC)
+    known, now = _by_key(model.tags), datetime.now(UTC)
     at = now.isoformat(timespec="seconds").replace("+00:00", "Z")
     move = Move(at, what, version, stage, replaces, redact(why)[:_LONGEST_WHY], _user(), forced)
+    if known and _is_made_again(move, known[-1][1]):
+        return
     number = 1 + max((int(found[1]) for name in model.tags if (found := _KEY.fullmatch(name))), default=0)
     # Without colons, since the file store makes a file name of it.
     key = f"history.{number:06}.{now:%Y-%m-%dT%H-%M-%S.%f}Z"
@@ -81,6 +80,13 @@ def record(
     of_stage = [old for old, move in known if move.stage == stage]
     for old in of_stage[: max(0, len(of_stage) + 1 - KEPT)]:
         client.delete_registered_model_tag(model.name, old)
+
+
+def _is_made_again(move: Move, last: Move) -> bool:
+    if (move.version, move.stage, move.forced) != (last.version, last.stage, last.forced):
+        return False
+    # Where somebody else has stood there since, it is another move; where it was cut off late, it replaces nobody any more.
+    return not move.replaces or (move.what, move.replaces) == (last.what, last.replaces)
 
 
 def champions_before(made: Sequence[Move], present: str) -> list[str]:
@@ -96,7 +102,7 @@ def champions_before(made: Sequence[Move], present: str) -> list[str]:
             _go_back(line, move.version)
             continue
         # The champion may have been moved elsewhere since, in MLflow's UI say.
-        if move.replaces and move.version != (line or [""])[-1]:
+        if move.replaces and [move.replaces] != line[-1:]:
             _go_back(line, move.replaces)
         if line[-1:] != [move.version]:
             line.append(move.version)

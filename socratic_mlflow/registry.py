@@ -67,8 +67,8 @@ def register(candidate: Candidate, config: Config, measure: Measure) -> Version:
     }
     version = version or _new_version(name, _log_model(candidate, config), {key: str(tags[key]) for key in tags})
     stage, alias = ("Production", "champion") if promoted else below_champion(name, candidate)
-    uri = f"models:/{name}/{stage if alias else version.version}"
-    client.update_model_version(name, version.version, description=describe(candidate, config, uri, f"{stage}: {why}"))
+    uri = f"models:/{name}/{version.version}"
+    client.update_model_version(name, version.version, description=describe(candidate, config, uri))
     move(name, str(version.version), stage, "training", why)
     return Version(name, str(version.version), stage, alias, why, str(version.source).removeprefix("models:/"))
 
@@ -104,13 +104,14 @@ def is_deleted(uri: str) -> bool:
     return False
 
 
-def describe(candidate: Candidate, config: Config, uri: str, why: str) -> str:
-    """The version's description in Markdown: what it is, what it scored, how to load it."""
+def describe(candidate: Candidate, config: Config, uri: str) -> str:
+    """The version's description in Markdown, which stays true wherever it is moved: what it is, what it scored, how to load
+    it."""
     scores = candidate.metrics
     return (
         f"LoRA adapter for `{config.model.base_model}`, best of run `{candidate.run_id}` (step {candidate.step}): "
         f"style {scores['socratic_style']:.3f} and tone {scores['socratic_tone']:.3f} on generated replies, held-out loss "
-        f"{scores['loss']:.3f}. {why}.\n\n"
+        f"{scores['loss']:.3f}. The tag `promotion` says why it stands where it stands.\n\n"
         f"```python\nmlflow.pyfunc.load_model('{uri}').predict('正義とは何でしょうか？')\n```"
     )
 
@@ -186,9 +187,5 @@ def requirements() -> list[str]:
 
 
 def as_tags(version: Version) -> Mapping[str, str]:
-    """Tags for the run, so that its page leads to the version."""
-    return {
-        "registered_model": f"models:/{version.name}/{version.version}",
-        "registered_stage": version.stage,
-        "promotion": version.why,
-    }
+    """Tags for the run, so that its page leads to the version; where that stands may change, what was decided does not."""
+    return {"registered_model": f"models:/{version.name}/{version.version}", "promotion": version.why}

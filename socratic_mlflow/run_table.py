@@ -165,7 +165,18 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
     shown["id"] = table["id"].str[:8]
     shown["best step"] = ["-" if pd.isna(step) else str(step) for step in table["best step"]]
     shown["duration"] = [_duration_text(value) for value in table["duration"]]
-    return shown.map(lambda cell: _short(safe(cell)) or "-")
+    return shown.map(lambda cell: safe(cell) or "-")
+
+
+def shortened(shown: pd.DataFrame) -> pd.DataFrame:
+    """The text table with long cells cut, but for those that would look the same as another one of their column."""
+    return shown.apply(_shorten)
+
+
+def _shorten(column: pd.Series[str]) -> pd.Series[str]:
+    cut = column.map(_short)
+    differ = column.groupby(cut).transform("nunique") > 1
+    return cut.where(~differ, column)
 
 
 def _number(value: float) -> str:

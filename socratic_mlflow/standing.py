@@ -113,7 +113,8 @@ def read_standing(name: str) -> Standing:
 
 def move(name: str, version: str, stage: str, what: str, why: str, forced: bool = False) -> str:
     """Move a version into `stage`, with the alias that belongs there, and out of any other; who stood there is archived.
-    Returns the version that stands there now: another one where somebody else has moved that at the same time.
+    Returns the version that stands there now: another one where somebody else has moved that at the same time. The tag
+    `promotion` of each of them says why it stands where it does.
 
     The history comes first and the alias before the stage: wherever it is cut off, `Standing.disagreements` sees it, and
     the same call again completes it. Done twice, it changes nothing more.
@@ -126,6 +127,8 @@ def move(name: str, version: str, stage: str, what: str, why: str, forced: bool 
     replaces = str(model.aliases.get(alias, there.get(stage, ""))) if alias else ""
     record(client, model, what, version, stage, "" if replaces == version else replaces, why, forced)
     client.set_model_version_tag(name, version, "promotion", why)
+    for left in {replaces, there.get(stage, "") if alias else ""} - {version, ""}:
+        client.set_model_version_tag(name, left, "promotion", _replaced_by(version))
     _place(client, name, version, stage)
     for other in set(ALIASES.values()) - {alias, ""}:
         if str(model.aliases.get(other, "")) == version:
@@ -135,6 +138,7 @@ def move(name: str, version: str, stage: str, what: str, why: str, forced: bool 
     made = moves(client.get_registered_model(name).tags)
     last = next((each.version for each in reversed(made) if each.stage == stage), version) if alias else version
     if last != version:
+        client.set_model_version_tag(name, version, "promotion", _replaced_by(last))
         _place(client, name, last, stage)
     return last
 
@@ -143,6 +147,10 @@ def _place(client: Any, name: str, version: str, stage: str) -> None:
     if alias := ALIASES[stage]:
         client.set_registered_model_alias(name, alias, version)
     client.transition_model_version_stage(name, version, stage, archive_existing_versions=bool(alias))
+
+
+def _replaced_by(version: str) -> str:
+    return f"version {version} has taken its place"
 
 
 def _version(number: str) -> str:

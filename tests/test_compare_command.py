@@ -19,8 +19,6 @@ from comparisons import Page, add_run, cells, images
 from mlflow import MlflowClient
 from PIL import Image
 
-from socratic_mlflow.find_runs import find_run
-
 JAPANESE = "学習率の比較"
 
 
@@ -69,41 +67,6 @@ def test_runs_that_are_not_done_are_marked_and_only_compared_when_named(store, r
         assert state in printed
 
 
-def test_the_last_five_finished_trainings_are_compared_and_evaluations_are_none(sqlite_store, run):
-    for count in range(7):
-        add_run(f"run-{count}", (0.0, 0.1 * count), start=count)
-    with mlflow.start_run(run_name="evaluate something", tags={"job": "evaluate"}):
-        mlflow.log_metric("eval/socratic_style", 0.99)
-    assert [row["run"] for row in cells(run())] == ["run-6", "run-5", "run-4", "run-3", "run-2"]
-    assert [row["run"] for row in cells(run("--last", 2))] == ["run-6", "run-5"]
-    assert len(cells(run("--last", 50))) == 7
-
-
-def test_a_run_is_found_by_id_by_its_first_digits_and_by_name(store, run):
-    one, other = add_run("quiet-fox-7"), add_run(JAPANESE)
-    for text in (one, one[:8], one[:4], "quiet-fox-7"):
-        if not other.startswith(text):
-            assert find_run(text).info.run_id == one
-    assert find_run(JAPANESE).info.run_id == other
-    # The same run twice is one row.
-    assert len(cells(run(one, one[:9], "quiet-fox-7"))) == 1
-
-
-def test_a_name_that_looks_like_digits_is_found_and_one_with_quotes_too(store):
-    digits, quoted = add_run("deadbeef"), add_run("it's")
-    assert find_run("deadbeef").info.run_id == digits
-    assert find_run("it's").info.run_id == quoted
-
-
-def test_a_named_run_is_found_in_any_experiment_unless_one_is_named(store, run, refused):
-    elsewhere = mlflow.create_experiment("elsewhere")
-    add_run("far", experiment=elsewhere)
-    add_run("near")
-    assert {row["run"]: row["experiment"] for row in cells(run("far", "near"))} == {"far": "elsewhere", "near": "Default"}
-    assert [row["run"] for row in cells(run("--experiment", "elsewhere"))] == ["far"]
-    assert "no run 'near' in experiment 'elsewhere'" in refused("near", "--experiment", "elsewhere")
-
-
 def test_mistakes_are_one_line(store, refused, tmp_path):
     MlflowClient().search_experiments()
     assert "experiment 'Default' has no finished training" in refused()
@@ -134,6 +97,17 @@ def test_mistakes_are_one_line(store, refused, tmp_path):
         assert words in refused(*given), given
     assert (tmp_path / "there.html").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == ["there.html"]
+
+
+BASES = [f"/models/gemma-2-2b/{kind}/checkpoints/long-enough/adapter" for kind in ("one", "two")] + ["/models/" + "x" * 40]
+
+
+def test_values_that_differ_look_different_and_the_page_has_them_whole(sqlite_store, run, tmp_path):
+    for count, base in enumerate(BASES):
+        add_run(f"run-{count}", model__base_model=base)
+    shown = {row["run"]: row["base_model"] for row in cells(run("--html", tmp_path / "page.html"))}
+    assert shown == {"run-0": BASES[0], "run-1": BASES[1], "run-2": "…" + "x" * 27}
+    assert set(BASES) <= set(Page((tmp_path / "page.html").read_text(encoding="utf-8")).texts)
 
 
 def test_scores_that_do_not_compare_are_said_to_and_other_data_too(sqlite_store, run):

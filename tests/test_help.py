@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 import unicodedata
 from pathlib import Path
 
 import pytest
+from command_lines import PROGRAM, SWEEPS_OWN, words
 
 from socratic_mlflow.cli import _joined, build_parser, with_commands
 from socratic_mlflow.cli_fields import given_fields
 from socratic_mlflow.options import build_config, by_name
 
-PROGRAM = "socratic-mlflow"
 COMMANDS = tuple(with_commands()[1])
-SWEEPS_OWN = {"n_trials", "space", "storage", "config"}
 
 
 def help_of(command: str, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -35,16 +33,6 @@ def examples(command: str) -> list[str]:
     epilog = (commands[command] if command else parser).epilog or ""
     lines = epilog.removeprefix("examples:\n").partition("\n\n")[0].replace("\\\n", "").splitlines()
     return [re.split(r"\s{2,}", line.strip())[0] for line in lines]
-
-
-def words(example: str) -> list[str]:
-    """What the program is given of a line, which may be a pipe or have redirections."""
-    lexer = shlex.shlex(example, posix=True, punctuation_chars="<>|")
-    lexer.whitespace_split = True
-    found = list(lexer)
-    found = found[found.index(PROGRAM) + 1 :]
-    ends = [index for index, word in enumerate(found) if word in ("<", ">", "|")]
-    return found[: min(ends, default=len(found))]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

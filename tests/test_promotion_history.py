@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 import flaky
 import pytest
@@ -12,7 +14,7 @@ from mlflow import MlflowClient
 from versions import NAME, add, standing
 
 from socratic_mlflow import cli
-from socratic_mlflow.promotion_history import KEPT, moves
+from socratic_mlflow.promotion_history import KEPT, Move, champions_before, moves
 from socratic_mlflow.standing import move
 
 
@@ -148,3 +150,44 @@ def test_of_two_moves_at_once_one_holds_with_stage_and_alias_alike(sqlite_store,
     assert [move.version for move in history()] == ["1", "2", "3"]
     assert standing() == {1: ("Archived", []), 2: ("Archived", []), 3: ("Production", ["champion"])}
     assert "warning" not in run("models")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("promote 1", "promote 2", "champion is 3", "promote 2"),
+        ("promote 1", "promote 2", "alias to 3", "promote 2"),
+        ("promote 1", "promote 2", "champion is 3", "rollback", "champion is 3", "promote 2"),
+        ("promote 1", "promote 2", "rollback", "champion is 2", "promote 1"),
+        ("promote 1", "promote 2", "champion is 1", "promote 2"),
+    ],
+    ids=", ".join,
+)
+def test_rollback_does_what_promote_has_said_that_it_would(store, run, steps):
+    for style in (0.1, 0.1, 0.1):
+        add(style)
+    for step in steps:
+        words = step.split()
+        if words[0] in ("champion", "alias"):
+            MlflowClient().set_registered_model_alias(NAME, "champion", words[2])
+        if words[0] == "champion":
+            MlflowClient().transition_model_version_stage(NAME, words[2], "Production", archive_existing_versions=True)
+        if words[0] in ("promote", "rollback"):
+            printed = run(*words)
+    (promised,) = re.findall(r"version (\d) (?:is archived|was the champion); 'socratic-mlflow rollback' makes it", printed)
+    run("rollback")
+    assert [number for number, stands in standing().items() if "champion" in stands[1]] == [int(promised)]
+
+
+def test_whoever_was_replaced_last_is_the_first_to_go_back_to():
+    """Whoever the champion was before, moved by this project or in MLflow's UI."""
+    for champions in itertools.product("123", repeat=5):
+        for recorded in itertools.product((True, False), repeat=4):
+            if champions[-1] == champions[-2]:
+                continue
+            made, present = [], ""
+            for champion, ours in zip(champions, (*recorded, True), strict=True):
+                if ours and champion != present:
+                    made.append(Move("", "promote", champion, "Production", present, "", ""))
+                present = champion
+            assert champions_before(made, present)[0] == champions[-2], made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import mlflow
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 
 from socratic_mlflow.model import base_revision
 from socratic_mlflow.promotion import Candidate, find_champion
-from socratic_mlflow.registry import is_deleted, register
+from socratic_mlflow.registry import as_tags, is_deleted, register
+from socratic_mlflow.standing import move
 
 QUESTIONS, PROFILE = "digest of the questions", "digest of the profile"
 
@@ -194,8 +196,23 @@ def test_tags_and_description_say_where_a_version_comes_from(submit, base):
         "collapsed": "no",
         "promotion": "there was no champion yet",
     }
-    for part in (stored.run_id, str(base), "step 40", "style 0.400", "tone 0.500", f"models:/{version.name}/Production"):
+    for part in (stored.run_id, str(base), "step 40", "style 0.400", "tone 0.500", f"models:/{version.name}/1"):
         assert part in stored.description
+
+
+def test_what_a_versions_page_says_stays_true_when_another_takes_its_place(submit):
+    first, second = submit(0.4), submit(0.5)
+    client = MlflowClient()
+    pages = {number: client.get_model_version(first.name, number) for number in ("1", "2")}
+    for number, page in pages.items():
+        assert f"load_model('models:/{first.name}/{number}')" in page.description
+        assert not re.search("Production|Staging|champion", page.description)
+    assert pages["1"].tags["promotion"] == "version 2 has taken its place"
+    assert pages["2"].tags["promotion"] == second.why
+    move(first.name, "1", "Production", "rollback", "rolled back from version 2")
+    assert client.get_model_version(first.name, "1").tags["promotion"] == "rolled back from version 2"
+    assert client.get_model_version(first.name, "2").tags["promotion"] == "version 1 has taken its place"
+    assert "registered_stage" not in as_tags(second)
 
 
 def test_a_version_leads_to_its_run_and_its_scores(submit):
