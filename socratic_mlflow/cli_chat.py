@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         help="talk to any model in the terminal, or through a pipe",
         usage="socratic-mlflow chat [MODEL] [--temperature T] [--seed N] [--FIELD VALUE ...]",
         description="A conversation; replies appear as they are made. Where it is piped, each line of standard input is\n"
-        "a question (or just a command), and each line of standard output the reply to one.",
+        "a question (or, to the letter, a command), and each line of standard output the reply to one.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
