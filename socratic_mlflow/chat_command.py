@@ -80,7 +80,8 @@ class Talk:
         self._interrupt = StopOnInterrupt()
         self._stop: contextlib.AbstractContextManager[Any] = self._interrupt if shown.talks else contextlib.nullcontext()
         self._profile: StyleProfile | None = None
-        self._unanswered = 0
+        self._commands = {"/reset": self._reset, "/style": self._style, "/compare": self._compare, "/help": self._help}
+        self._lost = 0
 
     def run(self) -> int:
         """Read and answer until the end; returns the exit code."""
@@ -88,7 +89,7 @@ class Talk:
             self._screen.note(f"You talk to {self._named.name}. /help lists commands, Ctrl-D leaves.")
         while self._turn():
             pass
-        return 1 if self._unanswered else 0
+        return 1 if self._lost and not self._screen.talks else 0
 
     def _turn(self) -> bool:
         """Read a line and heed it; False where there is none, or it says to leave."""
@@ -105,34 +106,41 @@ class Talk:
         return True
 
     def _heed(self, text: str) -> None:
-        """One question or command; what is wrong with it is one line."""
+        """One question or command; what is wrong with it is one line, and counts."""
         try:
-            if text.startswith("/"):
+            if self._is_command(text):
                 self._command(text)
             else:
                 self._answer(text)
         except ValueError as error:
+            self._lost += 1
             self._screen.note(f"socratic-mlflow: {' '.join(str(error).split())}")
+
+    def _is_command(self, text: str) -> bool:
+        """A person mistypes one; behind a pipe, what is none to the letter is a question as any other line."""
+        if self._screen.talks:
+            return text.startswith("/")
+        return text in self._commands or text.split(" ")[0] == "/save"
 
     def _command(self, text: str) -> None:
         name, _, rest = text.partition(" ")
-        commands = {"/reset": self._reset, "/style": self._style, "/compare": self._compare, "/help": self._help}
         if name == "/save":
             self._save(rest.strip())
-        elif name not in commands:
+        elif name not in self._commands:
             raise ValueError(f"unknown command {name[:40]!r}; /help lists them")
         elif rest.strip():
             raise ValueError(f"{name} takes nothing behind it")
         else:
-            commands[name]()
+            self._commands[name]()
 
     def _answer(self, question: str) -> None:
+        if question.startswith("/"):
+            self._screen.note(f"({question[:40]!r} is no command, so it is asked)")
         try:
             with self._stop:
                 answer = self._conversation.ask(question, self._screen.piece, self._criteria())
         except ValueError:
             if not self._screen.talks:
-                self._unanswered += 1
                 # Line N still answers question N.
                 self._screen.reply("")
             raise
@@ -187,7 +195,11 @@ class Talk:
         from socratic_mlflow.origin import profile_of
 
         if self._profile is None:
-            self._profile = profile_of(self._named, self._fields.get("evaluation.style_profile"))
+            wanted = self._fields.get("evaluation.style_profile")
+            try:
+                self._profile = profile_of(self._named, wanted)
+            except ValueError as error:
+                raise ValueError(f"{error}; start chat with --style_profile to score by another one") from None
         return self._profile
 
 

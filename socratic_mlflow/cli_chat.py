@@ -18,7 +18,7 @@ _EXAMPLES = """examples:
 
 While you talk: /reset, /style, /compare, /save [FILE], /help, /quit.
 Ctrl-C stops a reply (twice: at once), Ctrl-D leaves.
-Exit codes: 0 left; 1 a question that was piped in got no reply; 2 wrong usage or input;
+Exit codes: 0 left; 1 a question or command that was piped in failed; 2 wrong usage or input;
 130 Ctrl-C while loading, or behind a pipe.
 """
 
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         help="talk to any model in the terminal, or through a pipe",
         usage="socratic-mlflow chat [MODEL] [--temperature T] [--seed N] [--FIELD VALUE ...]",
         description="A conversation; replies appear as they are made. Where it is piped, each line of standard input is\n"
-        "a question (or a command), and each line of standard output the reply to one.",
+        "a question (or, to the letter, a command), and each line of standard output the reply to one.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

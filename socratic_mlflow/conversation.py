@@ -55,6 +55,7 @@ class Conversation:
             raise ValueError(f"the question holds {'a NUL character' if odd[0] == chr(0) else 'what is no character'}")
         asked = [*self.messages, {"role": "user", "content": question}]
         prompt, first = self._prompt(asked)
+        adapter_on(self._model)
         text = self._reply(prompt, write, stopping)
         forgotten, self.first = (first - self.first) // 2, first
         if text:
@@ -75,8 +76,7 @@ class Conversation:
         """ValueError (one line) where nothing was asked, or the base cannot be had without loading it once more."""
         if not self.messages:
             raise ValueError("nothing was said yet")
-        with base_alone(self._model):
-            pass
+        _check_adapter(self._model)
 
     def save(self, file: Path) -> None:
         """Write the conversation as one line of JSONL, as dialogues are read; ValueError (one line) where that fails."""
@@ -130,10 +130,24 @@ def context_tokens(model: Any) -> int:
 @contextlib.contextmanager
 def base_alone(model: Any) -> Iterator[None]:
     """`model` without its adapter for the while; ValueError (one line) where it has none, or also changed the base."""
+    _check_adapter(model)
+    adapter_on(model)
+    with model.disable_adapter():
+        yield
+
+
+def adapter_on(model: Any) -> None:
+    """Switch the adapter of `model` on in every layer, where it has one.
+
+    Ctrl-C can end `base_alone` while it does so, and a model must never answer with a part of its adapter.
+    """
+    if getattr(model, "peft_config", None):
+        model.base_model.enable_adapter_layers()
+
+
+def _check_adapter(model: Any) -> None:
     adapters = getattr(model, "peft_config", None)
     if not adapters:
         raise ValueError("this is the base itself; there is no adapter to compare it with")
     if any(adapter.bias != "none" for adapter in adapters.values()):
         raise ValueError("this adapter has trained the base's biases as well; talk to the base itself: chat base")
-    with model.disable_adapter():
-        yield

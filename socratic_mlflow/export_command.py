@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from socratic_mlflow.merging import Likeness
     from socratic_mlflow.model_card import Base
     from socratic_mlflow.named_model import NamedModel
-    from socratic_mlflow.origin import Origin
+    from socratic_mlflow.style_profile import StyleProfile
 
 # How many questions a merged model and its adapter are both asked.
 _QUESTIONS = 5
@@ -63,29 +63,41 @@ def export(model: str, to: str, output_dir: str, given: Mapping[str, Any]) -> in
 def _write(named: NamedModel, to: str, folder: Path) -> Likeness | None:
     from socratic_mlflow.model import base_revision
     from socratic_mlflow.model_card import Card, base_for_card
-    from socratic_mlflow.origin import profile_of, trace
+    from socratic_mlflow.origin import trace
 
-    origin, profile = trace(named), profile_of(named, None)
-    revision = origin.base_revision or base_revision(named.config.model)
-    base = base_for_card(_base_name(named, origin), revision)
+    origin, profile = trace(named), _profile(named)
+    # Of what was loaded: anybody can edit a tag.
+    base = base_for_card(_base_name(named.config.model.base_model), base_revision(named.config.model))
     likeness = None
     if to == "merged":
         likeness = _write_merged(named, folder, profile)
     else:
         _write_adapter(named, base, folder)
-    card = Card(base, origin, profile.name, named.chat.stop_ids, likeness)
+    card = Card(base, origin, profile.name if profile else "", named.chat.stop_ids, likeness)
     (folder / "README.md").write_text(card.text(), encoding="utf-8")
     add_notice(base, folder)
     return likeness
 
 
-def _base_name(named: NamedModel, origin: Origin) -> str:
-    """The base as a training named it; a copy of the embedded one counts as it, whatever folder it was loaded from."""
+def _profile(named: NamedModel) -> StyleProfile | None:
+    """The one that `named` was trained with, or None (and a line that says why) where it cannot be read any more."""
+    from socratic_mlflow.origin import profile_of
+    from socratic_mlflow.progress import say
+
+    try:
+        return profile_of(named, None)
+    except ValueError as error:
+        say(f"note   no reply is scored, for the style profile cannot be read: {' '.join(str(error).split())}")
+        return None
+
+
+def _base_name(loaded: str) -> str:
+    """The base as a training named it; the embedded one travels along with its models, which are loaded with that copy."""
     from socratic_mlflow.model import EMBEDDED_BASE, base_location
 
-    loaded = named.config.model.base_model
-    is_embedded = EMBEDDED_BASE in (origin.base_model, loaded) or loaded == base_location(EMBEDDED_BASE)
-    return EMBEDDED_BASE if is_embedded else loaded
+    copy = Path(loaded)
+    travelled = copy.parts[-2:] == ("artifacts", "base") and (copy.parents[1] / "MLmodel").is_file()
+    return EMBEDDED_BASE if travelled or loaded == base_location(EMBEDDED_BASE) else loaded
 
 
 def _write_adapter(named: NamedModel, base: Base, folder: Path) -> None:
@@ -115,7 +127,7 @@ def _copy_base(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def _write_merged(named: NamedModel, folder: Path, profile: Any) -> Likeness:
+def _write_merged(named: NamedModel, folder: Path, profile: StyleProfile | None) -> Likeness:
     from socratic_mlflow.corpus import evenly
     from socratic_mlflow.dialogues import read_questions
     from socratic_mlflow.merging import write_merged
@@ -146,5 +158,5 @@ def _tell(alike: Likeness) -> None:
     )
     say(
         f"       against the {alike.quantization} base with the adapter: {alike.identical} of {len(alike.replies)} replies "
-        f"are the same; style {alike.adapter_style:.3f} with the adapter, {alike.merged_style:.3f} merged"
+        f"are the same{f'; {alike.told_styles}' if alike.styles else ''}"
     )

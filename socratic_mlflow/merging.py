@@ -38,7 +38,8 @@ class Likeness:
     """How a merged model answers. `difference` is its logits' to those of the unquantized base with the adapter, relative
     to their norm, over `tokens` tokens, of which the share `same_choice` has the same likeliest next token.
 
-    `replies` are (question, the adapter's on the base as it was trained, the merged model's), greedy; the styles are means.
+    `replies` are (question, the adapter's on the base as it was trained, the merged model's), greedy; `styles` the mean
+    scores of these two, or None where there is no profile to score by.
     """
 
     dtype: str
@@ -47,19 +48,24 @@ class Likeness:
     tokens: int
     replies: tuple[tuple[str, str, str], ...]
     quantization: str
-    adapter_style: float
-    merged_style: float
+    styles: tuple[float, float] | None
 
     @property
     def identical(self) -> int:
         """How many of the replies are the same."""
         return sum(ours == theirs for _, ours, theirs in self.replies)
 
+    @property
+    def told_styles(self) -> str:
+        """`styles` in words; empty where there are none."""
+        return "style {:.3f} with the adapter, {:.3f} merged".format(*self.styles) if self.styles else ""
+
 
 def write_merged(
-    named: NamedModel, adapter: Path, folder: Path, questions: Sequence[str], profile: StyleProfile
+    named: NamedModel, adapter: Path, folder: Path, questions: Sequence[str], profile: StyleProfile | None
 ) -> Likeness:
-    """Write the merged model into `folder`, and compare what was written with the adapter (of that folder).
+    """Write the merged model into `folder`, and compare what was written with the adapter (of that folder); the replies
+    are scored where there is a `profile`.
 
     UnlikeError where the two answer differently.
     """
@@ -92,8 +98,7 @@ def write_merged(
         tokens=len(expected),
         replies=tuple(zip(questions, before, after, strict=True)),
         quantization=_kind(named.config),
-        adapter_style=_mean_style(before, profile),
-        merged_style=_mean_style(after, profile),
+        styles=(_mean_style(before, profile), _mean_style(after, profile)) if profile else None,
     )
 
 

@@ -58,7 +58,10 @@ class Base:
 
 @dataclass(frozen=True)
 class Card:
-    """All that goes into a card; `likeness` is there for a merged model, `stop_ids` end a turn."""
+    """All that goes into a card; `profile` is the style's name or empty, `stop_ids` end a turn.
+
+    `likeness` is there for a merged model.
+    """
 
     base: Base
     origin: Origin
@@ -88,14 +91,15 @@ class Card:
 
     def _title(self) -> str:
         origin, kind = self.origin, "A chat model" if self.likeness else "A LoRA adapter for a chat model"
-        came = [origin.version and f"version `{_line(origin.version)}`", origin.run_id and f"run `{origin.run_id}`"]
+        came = [origin.version and f"version {_code(origin.version)}", origin.run_id and f"run {_code(origin.run_id)}"]
         came += [origin.step and f"step {_line(origin.step)}"]
         named = ", ".join(part for part in came if part)
-        digest = f"SHA-256 `{_line(origin.data_digest)}`" if origin.data_digest else "not known"
+        style = f" ({_code(self.profile)})" if self.profile else ""
+        digest = f"SHA-256 {_code(origin.data_digest)}" if origin.data_digest else "not known"
         return (
             f"# {_line(origin.version.split('/')[1]) if origin.version else 'Socratic chat model'}\n\n"
-            f"{kind} that answers in Japanese in a speaking style (`{_line(self.profile)}`), fine-tuned with QLoRA by "
-            f"socratic-mlflow{f' ({named})' if named else ''}.\n\n"
+            f"{kind} that answers in Japanese in a speaking style{style}, fine-tuned with QLoRA by socratic-mlflow"
+            f"{f' ({named})' if named else ''}.\n\n"
             f"- Base: {self._base()}\n- Data: dialogues, {digest}"
         )
 
@@ -103,9 +107,8 @@ class Card:
         base = self.base
         if base.name == EMBEDDED_BASE:
             where = "merged into the weights here" if self.likeness else "a copy lies in `base/`"
-            return f"`embedded`, the small model that socratic-mlflow brings ({where}); SHA-256 `{base.revision}`"
-        kind = f"revision `{base.revision}`" if not base.folder else f"a local folder; SHA-256 `{base.revision}`"
-        return f"`{_line(base.name)}`, {kind}"
+            return f"`embedded`, the small model that socratic-mlflow brings ({where}); SHA-256 {_code(base.revision)}"
+        return f"{_code(base.name)}, {'a local folder; SHA-256' if base.folder else 'revision'} {_code(base.revision)}"
 
     def _use(self) -> str:
         load = _MERGED if self.likeness else _ADAPTER.replace("BASE", self._base_arguments())
@@ -114,14 +117,15 @@ class Card:
         # transformers takes no base from a subfolder where an adapter lies above it, so that must be on the disk.
         needs_files = self.base.name == EMBEDDED_BASE and not self.likeness
         where = 'what huggingface_hub.snapshot_download("NAME") gives' if needs_files else "its name on the Hub"
-        code = _TALK.replace("IMPORT", first).replace("LOAD", load).replace("STOP", stop).replace("WHERE", where)
+        # The base's name comes last: it may hold any of these words.
+        code = _TALK.replace("IMPORT", first).replace("STOP", stop).replace("WHERE", where).replace("LOAD", load)
         return f"## How to use it\n\n```python\n{code}```"
 
     def _base_arguments(self) -> str:
         base = self.base
         if base.name == EMBEDDED_BASE:
             return 'f"{folder}/base"'
-        return repr(base.name) if base.folder else f'"{base.name}", revision="{base.revision}"'
+        return repr(base.name) if base.folder else f"{base.name!r}, revision={base.revision!r}"
 
     def _scores(self) -> str:
         found = [f"| {_WORDS[name]} | {_shown(value)} |" for name, value in self.origin.scores.items()]
@@ -143,8 +147,7 @@ class Card:
             f"the logits differ by {alike.difference:.2g} of their norm, and {alike.same_choice:.1%} of the tokens have "
             "the same likeliest one after them.\n\n"
             f"Against the {alike.quantization} base with the adapter, as it was trained and scored: {alike.identical} of "
-            f"{len(alike.replies)} replies are the same; mean style {alike.adapter_style:.3f} with the adapter, "
-            f"{alike.merged_style:.3f} merged.\n\n"
+            f"{len(alike.replies)} replies are the same{f'; mean {alike.told_styles}' if alike.styles else ''}.\n\n"
             f"| question | adapter ({alike.quantization} base) | merged |\n| --- | --- | --- |\n{rows}"
         )
 
@@ -188,6 +191,10 @@ def _shown(value: Interval) -> str:
 
 def _line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    return "`" + _line(text).replace("`", "'") + "`"
 
 
 def _cell(text: str) -> str:

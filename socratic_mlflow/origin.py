@@ -7,6 +7,7 @@ a folder from elsewhere must not decide with whom this machine talks.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from socratic_mlflow.style_profile import StyleProfile, parse_profile, read_prof
 if TYPE_CHECKING:
     from socratic_mlflow.named_model import NamedModel
 
+_PROFILE = "style_profile.yaml"
 _SCORES = ("socratic_style", "socratic_tone")
 
 
@@ -30,25 +32,25 @@ class Origin:
     intervals by metric (bounds NaN where they are unknown), `evaluated` what evaluations have found since.
     """
 
-    base_model: str
     run_id: str = ""
     version: str = ""
     step: str = ""
-    base_revision: str = ""
     data_digest: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, Interval] = field(default_factory=dict)
     evaluated: tuple[str, ...] = ()
 
 
+_NOTHING = Origin()
+
+
 def trace(named: NamedModel) -> Origin:
     """All that is known of `named`."""
     if named.name == "base":
-        return Origin(named.config.model.base_model)
+        return Origin()
     if not named.name.startswith(("models:/", "runs:/")):
         return _of_folder(Path(named.name), named.config)
-    run_id = named.version.tags.get("run_id", "") if named.version else _run_of_logged(named)
-    return _of_run(run_id, named.version, named.config)
+    return _of_run(_run_id(named), named.version)
 
 
 def profile_of(named: NamedModel, wanted: str | None) -> StyleProfile:
@@ -56,25 +58,34 @@ def profile_of(named: NamedModel, wanted: str | None) -> StyleProfile:
     if wanted:
         return read_profile(wanted)
     if (run_id := _run_id(named)) and (text := _style_profile(run_id)):
-        return parse_profile(text, f"runs:/{run_id}/style_profile.yaml")
+        return parse_profile(text, f"runs:/{run_id}/{_PROFILE}")
     is_own = not named.name.startswith(("models:/", "runs:/"))
     return read_profile((named.config if is_own else Config()).evaluation.style_profile)
 
 
 def _run_id(named: NamedModel) -> str:
     if named.version:
-        return str(named.version.tags.get("run_id", ""))
+        # Anybody can edit a tag, and this one becomes part of an address.
+        found = str(named.version.tags.get("run_id", ""))
+        return found if re.fullmatch(r"[\w-]+", found, re.ASCII) else ""
     return _run_of_logged(named) if named.name.startswith(("models:/", "runs:/")) else ""
 
 
 def _style_profile(run_id: str) -> str:
+    """Its text, or empty where the run has none or is gone; ValueError (one line) where it cannot be read."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    from socratic_mlflow.store_errors import is_missing, why
+
     try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/style_profile.yaml"))
-    except (MlflowException, OSError):
-        return ""
+        held = mlflow.MlflowClient().list_artifacts(run_id)
+        there = any(file.path == _PROFILE for file in held)
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{_PROFILE}")) if there else ""
+    except (MlflowException, OSError) as error:
+        if isinstance(error, MlflowException) and is_missing(error):
+            return ""
+        raise ValueError(f"runs:/{run_id}/{_PROFILE}: cannot be read ({why(error)})") from None
 
 
 def _run_of_logged(named: NamedModel) -> str:
@@ -92,17 +103,16 @@ def _run_of_logged(named: NamedModel) -> str:
 def _of_folder(folder: Path, config: Config) -> Origin:
     from socratic_mlflow.output_dir import OutputDir
 
-    known = Origin(config.model.base_model)
     output = next((OutputDir(place) for place in folder.resolve().parents[:2] if (place / "run.yaml").is_file()), None)
     state = output.state() if output else {}
     if output is None or not state:
-        return known
+        return Origin()
     params = {key: str(value) for key, value in flatten(config).items()}
-    known = Origin(config.model.base_model, data_digest=state.get("data_digest", ""), params=params)
+    known = Origin(data_digest=state.get("data_digest", ""), params=params)
     is_best = folder.resolve() == output.best_adapter.resolve()
     if not is_best or not state.get("run_id") or state["tracking_uri"] != _store():
         return known
-    return _of_run(state["run_id"], None, config, known)
+    return _of_run(state["run_id"], None, known)
 
 
 def _store() -> str:
@@ -114,7 +124,7 @@ def _store() -> str:
     return absolute(without_credentials(mlflow.get_tracking_uri()))
 
 
-def _of_run(run_id: str, version: Any, config: Config, known: Origin | None = None) -> Origin:
+def _of_run(run_id: str, version: Any, known: Origin = _NOTHING) -> Origin:
     """What the run knows, and the version that was made of it; what neither does stays as in `known`."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -128,13 +138,11 @@ def _of_run(run_id: str, version: Any, config: Config, known: Origin | None = No
     tags = version.tags if version else {}
     params = {**run.params} if run else {}
     return Origin(
-        base_model=tags.get("base_model") or params.get("model.base_model") or config.model.base_model,
         run_id=run_id,
         version=f"models:/{version.name}/{version.version}" if version else "",
         step=tags.get("step", ""),
-        base_revision=tags.get("base_revision", ""),
-        data_digest=tags.get("data_digest") or params.get("data.digest", "") or (known.data_digest if known else ""),
-        params=params or (known.params if known else {}),
+        data_digest=tags.get("data_digest") or params.get("data.digest", "") or known.data_digest,
+        params=params or known.params,
         scores=_scores(client, run_id, tags) if tags else {},
         evaluated=tuple(value for name, value in sorted(tags.items()) if name.startswith("evaluated.")),
     )

@@ -19,7 +19,10 @@ class StopOnInterrupt(StoppingCriteria):
 
     def __enter__(self) -> StopOnInterrupt:
         self.asked = False
-        self._before = signal.signal(signal.SIGINT, self._hear)
+        before = signal.signal(signal.SIGINT, self._hear)
+        # A second Ctrl-C can come while the first one's end puts things back.
+        if before != self._hear:
+            self._before = before
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,11 +6,10 @@ import io
 import signal
 import subprocess
 import sys
+from pipes import piped
 
 import pytest
-import stores
 import tiny
-import training
 
 from socratic_mlflow import cli
 from socratic_mlflow.chat_command import Talk, told
@@ -18,9 +17,7 @@ from socratic_mlflow.chat_screen import Pipe, Terminal, printable
 from socratic_mlflow.conversation import Conversation
 from socratic_mlflow.dialogues import scan_dialogues
 from socratic_mlflow.evaluation import Sampling
-from socratic_mlflow.model_names import full_name
 from socratic_mlflow.named_model import load
-from socratic_mlflow.origin import profile_of
 from socratic_mlflow.socratic import SOCRATIC
 
 QUESTIONS = tiny.QUESTIONS[:3]
@@ -40,25 +37,8 @@ def base(folder, *more):
     return ["chat", "base", "--preset", "embedded", "--base_model", str(folder), *map(str, more)]
 
 
-@pytest.fixture
-def piped(monkeypatch, capsys):
-    """Run the command in this process with some standard input; (exit code, lines of stdout, stderr)."""
-
-    def run(arguments, text):
-        data = text if isinstance(text, bytes) else text.encode()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
-        try:
-            code = cli.main(list(map(str, arguments)))
-        except SystemExit as stopped:
-            code = stopped.code
-        shown = capsys.readouterr()
-        return code, shown.out.split("\n")[:-1], shown.err
-
-    return run
-
-
 def test_through_a_pipe_a_question_a_line_is_a_reply_a_line(taught, tmp_path):
-    lines = [QUESTIONS[0], "", "  ", "/style", QUESTIONS[1], "/nonsense", "/reset", QUESTIONS[2], "/save"]
+    lines = [QUESTIONS[0], "", "  ", "/style", QUESTIONS[1], "/reset", QUESTIONS[2], "/save"]
     done = subprocess.run(
         [sys.executable, "-m", "socratic_mlflow", *base(taught)],
         cwd=tmp_path,
@@ -75,7 +55,6 @@ def test_through_a_pipe_a_question_a_line_is_a_reply_a_line(taught, tmp_path):
     assert done.stdout.decode().split("\n") == [*expected, ""]
     notes = done.stderr.decode()
     assert "(from 0 to 1, profile socratic)" in notes
-    assert "unknown command '/nonsense'" in notes
     assert "> " not in notes
     (saved,) = tmp_path.iterdir()
     assert f"saved 2 messages to {saved.name}" in notes
@@ -113,7 +92,7 @@ def test_line_breaks_in_a_reply_do_not_break_its_line():
         assert out.getvalue() == f"{line}\n"
 
 
-def test_a_question_without_reply_keeps_its_line_and_is_told(taught, piped):
+def test_a_question_without_reply_keeps_its_line_and_is_told(taught):
     code, replies, notes = piped(base(taught), f"{'長い。' * 4000}\n{QUESTIONS[0]}\n")
     assert code == 1
     assert replies == ["", tiny.REPLIES[0]]
@@ -121,19 +100,45 @@ def test_a_question_without_reply_keeps_its_line_and_is_told(taught, piped):
     assert "shorten it" in notes
 
 
-def test_input_that_is_no_text_ends_with_its_line(taught, piped):
+def test_a_line_that_is_no_command_to_the_letter_is_a_question(taught):
+    lines = ["/usr/bin とは何ですか？", "/reset now", "/help me", QUESTIONS[0]]
+    code, replies, notes = piped(base(taught), "\n".join(lines))
+    talk = Conversation(load("base", {"run.preset": "embedded", "model.base_model": str(taught)}), Sampling())
+    assert (code, replies) == (0, [talk.ask(line, str).text for line in lines])
+    assert notes.split("\n")[:-1] == [f"({line!r} is no command, so it is asked)" for line in lines[:3]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([QUESTIONS[0], "/save there.jsonl"], "there.jsonl: exists already"),
+        (["/save new.jsonl", QUESTIONS[0]], "nothing to save"),
+        ([QUESTIONS[0], "/compare"], "this is the base itself"),
+        (["/style", QUESTIONS[0]], "nothing was said yet"),
+    ],
+)
+def test_a_command_that_fails_behind_a_pipe_is_told_at_the_end(taught, tmp_path, monkeypatch, lines, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.jsonl").write_text("mine")
+    code, replies, notes = piped(base(taught), "\n".join(lines))
+    assert (code, replies, notes.count("\n")) == (1, [tiny.REPLIES[0]], 1)
+    assert words in notes
+    assert (tmp_path / "there.jsonl").read_text() == "mine"
+
+
+def test_input_that_is_no_text_ends_with_its_line(taught):
     code, replies, notes = piped(base(taught), f"{QUESTIONS[0]}\n".encode() + b"\xff\xfe\n")
     assert code == 2
     assert replies == [tiny.REPLIES[0]]
     assert notes == "socratic-mlflow: error: standard input:2: not UTF-8 text (byte 0 of the line)\n"
 
 
-def test_a_byte_order_mark_is_no_part_of_the_question(taught, piped):
+def test_a_byte_order_mark_is_no_part_of_the_question(taught):
     code, replies, _ = piped(base(taught), b"\xef\xbb\xbf" + f"{QUESTIONS[0]}\n".encode())
     assert (code, replies) == (0, [tiny.REPLIES[0]])
 
 
-def test_quit_ends_and_the_rest_is_not_read(taught, piped):
+def test_quit_ends_and_the_rest_is_not_read(taught):
     assert piped(base(taught), f"{QUESTIONS[0]}\n/quit\n{QUESTIONS[1]}\n")[:2] == (0, [tiny.REPLIES[0]])
 
 
@@ -160,7 +165,7 @@ def test_a_second_ctrl_c_drops_the_reply_at_once_and_nothing_else(taught):
     assert [message["content"] for message in talk.messages] == [QUESTIONS[1], "".join(person.said[1:])]
 
 
-def test_the_same_seed_draws_the_same_replies(taught, piped):
+def test_the_same_seed_draws_the_same_replies(taught):
     asked = "".join(f"{question}\n" for question in QUESTIONS)
     drawn = [piped(base(taught, "--temperature", 2, "--seed", seed), asked)[1] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
@@ -168,50 +173,11 @@ def test_the_same_seed_draws_the_same_replies(taught, piped):
     assert piped(base(taught, "--temperature", 1e-300, "--seed", 7), asked)[1] == piped(base(taught), asked)[1]
 
 
-def test_replies_are_as_short_as_one_wants(taught, piped):
+def test_replies_are_as_short_as_one_wants(taught):
     _, (whole,), _ = piped(base(taught), QUESTIONS[0])
     _, (short,), _ = piped(base(taught, "--max_new_tokens", 3), QUESTIONS[0])
     assert whole.startswith(short)
     assert len(short) < len(whole)
-
-
-def test_a_version_an_alias_a_run_and_its_adapter_folder_say_the_same(trained, piped):
-    names = [
-        f"models:/{training.MODEL}@champion",
-        f"models:/{training.MODEL}/1",
-        trained.run.info.run_id,
-        f"runs:/{trained.run.info.run_id}/adapter",
-        trained.output / "best_adapter",
-    ]
-    found = [piped(["chat", name], f"{QUESTIONS[0]}\n/compare\n/style\n") for name in names]
-    assert {code for code, *_ in found} == {0}
-    assert len({tuple(replies) for _, replies, _ in found}) == 1
-    assert all("  base\n" in notes and "profile socratic" in notes for *_, notes in found)
-
-
-def test_the_style_is_that_of_the_training(trained, training_inputs, tmp_path):
-    given = training.arguments(training_inputs, str(tmp_path / "gozaru"), style_profile="gozaru", max_steps=2)
-    assert training.command(trained.folder, [*given, "--registered_model_name=other-style"])[0] == 0
-    for name in ("models:/other-style/1", str(tmp_path / "gozaru" / "best_adapter")):
-        named = load(name, {})
-        assert profile_of(named, None).name == "gozaru"
-        assert profile_of(named, "socratic") == SOCRATIC
-
-
-def test_without_a_name_the_champion_is_asked_for(sqlite_store, piped):
-    code, replies, notes = piped(["chat"], "")
-    assert (code, replies, notes.count("\n")) == (2, [], 1)
-    assert "models:/socratic-gemma@champion: is not in the registry" in notes
-
-
-def test_no_store_is_made_by_asking_for_a_model(piped, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for given in (["chat"], ["export", "models:/socratic-gemma@champion", "--output_dir", "out"]):
-        with stores.used(f"sqlite:///{tmp_path}/mlflow.db"):
-            code, _, notes = piped(given, "")
-        assert (code, notes.count("\n")) == (2, 1)
-        assert "there is no MLflow store at" in notes
-        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -233,20 +199,11 @@ def test_no_store_is_made_by_asking_for_a_model(piped, tmp_path, monkeypatch):
         (["a", "b"], "unexpected argument 'b'"),
     ],
 )
-def test_a_mistake_is_one_line(sqlite_store, piped, arguments, words):
+def test_a_mistake_is_one_line(sqlite_store, arguments, words):
     code, replies, notes = piped(["chat", *arguments], "")
     assert (code, replies, notes.count("\n")) == (2, [], 1)
     assert notes.startswith("socratic-mlflow: error: ")
     assert words in notes
-
-
-def test_a_bare_run_id_is_short_for_its_adapter(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_id = "0123456789abcdef" * 2
-    assert full_name(run_id) == f"runs:/{run_id}/adapter"
-    assert full_name("base") == "base"
-    (tmp_path / run_id).mkdir()
-    assert full_name(run_id) == run_id
 
 
 def test_the_scores_are_told_with_their_reasons():

@@ -42,6 +42,14 @@ def with_adapter(bases):
     return NamedModel("adapter", model, ChatFormat(tiny.tokenizer()), config)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, as in a terminal: what runs in the background may have been started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ignore(text):
     """A reader who does not look."""
 
@@ -130,6 +138,31 @@ def test_the_adapter_is_back_after_an_interruption(with_adapter):
     assert not with_adapter.model.base_model.model.model.layers[0].self_attn.q_proj.disable_adapters
 
 
+def test_ctrl_c_while_the_adapter_comes_back_leaves_no_half_of_it(with_adapter, ctrl_c, monkeypatch):
+    talk, model = Conversation(with_adapter, GREEDY), with_adapter.model
+    expected = talk.ask(tiny.QUESTIONS[0], ignore).text
+    layer = model.base_model.model.model.layers[1].self_attn.q_proj
+
+    def pressed(enabled, switch=layer.enable_adapters):
+        if enabled:
+            # No second time: what is asked next is nobody's to interrupt.
+            monkeypatch.undo()
+            signal.raise_signal(signal.SIGINT)
+        switch(enabled)
+
+    with pytest.raises(KeyboardInterrupt), base_alone(model):
+        monkeypatch.setattr(layer, "enable_adapters", pressed)
+    assert model.get_model_status().enabled == "irregular"
+    alone = talk.ask_base(ignore)
+    talk.reset()
+    assert talk.ask(tiny.QUESTIONS[0], ignore).text == expected != alone
+    monkeypatch.setattr(layer, "enable_adapters", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        talk.ask_base(ignore)
+    talk.reset()
+    assert talk.ask(tiny.QUESTIONS[0], ignore).text == expected
+
+
 def test_a_base_without_adapter_is_compared_with_nothing(speaker):
     talk = Conversation(speaker, GREEDY)
     with pytest.raises(ValueError, match="nothing was said yet"):
@@ -194,6 +227,22 @@ def test_the_first_interrupt_ends_the_reply_and_the_second_interrupts(speaker):
     with pytest.raises(KeyboardInterrupt), stop:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_things_are_put_back_does_not_stay_in_force(ctrl_c, monkeypatch):
+    before, stop, restore = signal.getsignal(signal.SIGINT), StopOnInterrupt(), signal.signal
+
+    def pressed(number, handler):
+        monkeypatch.undo()
+        signal.raise_signal(number)
+        return restore(number, handler)
+
+    with pytest.raises(KeyboardInterrupt), stop:
+        stop.asked = True
+        monkeypatch.setattr(signal, "signal", pressed)
+    with stop:
+        assert not stop.asked
     assert signal.getsignal(signal.SIGINT) is before
 
 

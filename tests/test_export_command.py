@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +12,8 @@ import pytest
 import tiny
 import torch
 import training
-import yaml
 from adapters import changed
-from mlflow import MlflowClient
+from exports import card_code, export, files, front_matter, run_card
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,16 +28,6 @@ from socratic_mlflow.tokens import ChatFormat
 QUESTIONS = [[{"role": "user", "content": question}] for question in tiny.QUESTIONS[:4]]
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
-
-
-def export(capsys, *arguments):
-    """(exit code, stdout, stderr)."""
-    try:
-        code = cli.main(["export", *map(str, arguments)])
-    except SystemExit as stopped:
-        code = stopped.code
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
 
 
 @pytest.fixture(scope="module")
@@ -69,30 +54,6 @@ def answers(model, tokenizer):
     return [reply.text for reply in replies]
 
 
-def front_matter(folder):
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    return yaml.safe_load(text.split("---\n")[1]), text
-
-
-def card_code(folder):
-    """The card's own code, which does not know this project; only its reply is made shorter."""
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert "socratic" not in code
-    return code.replace("max_new_tokens=128", "max_new_tokens=12")
-
-
-def run_card(folder):
-    """What the card's own code prints in its folder."""
-    printed = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        exec(card_code(folder), {})
-    return printed.getvalue().strip()
-
-
-def files(folder):
-    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-
-
 def test_plain_peft_loads_an_exported_version_and_it_is_the_same_adapter(trained, training_inputs, tmp_path, capsys):
     code, printed, _ = export(capsys, f"models:/{training.MODEL}@champion", "--output_dir", tmp_path / "out")
     assert code == 0
@@ -106,65 +67,6 @@ def test_plain_peft_loads_an_exported_version_and_it_is_the_same_adapter(trained
     model = PeftModel.from_pretrained(base, tmp_path / "out")
     ours = load(str(trained.output / "best_adapter"), {"quantization.load_in_4bit": False})
     assert answers(model, AutoTokenizer.from_pretrained(tmp_path / "out")) == answers(ours.model, ours.chat.tokenizer)
-
-
-def test_the_card_tells_where_it_comes_from_and_what_it_scored(trained, training_inputs, tmp_path, capsys):
-    assert export(capsys, f"models:/{training.MODEL}/1", "--output_dir", tmp_path / "out")[0] == 0
-    version = training.version(training.MODEL, 1)
-    data, text = front_matter(tmp_path / "out")
-    assert data["library_name"] == "peft"
-    assert data["pipeline_tag"] == "text-generation"
-    assert data["language"] == ["ja"]
-    assert data["license"] == "unknown"
-    assert {"lora", "qlora"} <= set(data["tags"])
-    # A folder's path is nobody's business, and no name on the Hub.
-    assert "base_model" not in data
-    assert str(training_inputs) not in text
-    for known in (version.tags["base_revision"], version.tags["data_digest"], version.tags["run_id"]):
-        assert f"`{known}`" in text
-    assert f"`models:/{training.MODEL}/1`" in text
-    step = int(version.tags["step"])
-    for name, word in (("socratic_style", "style"), ("socratic_tone", "tone")):
-        low, high = (history(version, f"eval/{name}_{end}", step) for end in ("low", "high"))
-        assert f"| {word} | {float(version.tags[f'eval.{name}']):.3f} ({low:.3f} to {high:.3f}) |" in text
-    assert "| `training.learning_rate` | 0.05 |" in text
-    assert "| `lora.r` | 4 |" in text
-    assert "| `quantization.bnb_4bit_quant_type` | nf4 |" in text
-
-
-def history(version, key, step):
-    points = MlflowClient().get_metric_history(version.tags["run_id"], key)
-    return next(point.value for point in points if point.step == step)
-
-
-def test_a_run_and_its_folder_export_as_its_version_does(trained, tmp_path, capsys):
-    names = [f"models:/{training.MODEL}/1", trained.run.info.run_id, trained.output / "best_adapter"]
-    for number, name in enumerate(names):
-        assert export(capsys, name, "--output_dir", tmp_path / str(number))[0] == 0
-    cards = {(tmp_path / str(number) / "README.md").read_text() for number in range(3)}
-    assert len(cards) == 1
-    weights = {(tmp_path / str(number) / "adapter_model.safetensors").read_bytes() for number in range(3)}
-    assert len(weights) == 1
-
-
-def test_a_checkpoint_does_not_boast_the_best_ones_scores(trained, tmp_path, capsys):
-    (checkpoint,) = [path for path in (trained.output / "checkpoints").iterdir() if path.name == "checkpoint-2"]
-    assert export(capsys, checkpoint, "--output_dir", tmp_path / "out")[0] == 0
-    _, text = front_matter(tmp_path / "out")
-    assert "Not known." in text
-    assert training.version(training.MODEL, 1).tags["data_digest"] in text
-
-
-def test_a_folder_from_another_store_is_not_asked_about_there(trained, tmp_path, capsys):
-    shutil.copytree(trained.output, tmp_path / "elsewhere")
-    state = tmp_path / "elsewhere" / "run.yaml"
-    known = yaml.safe_load(state.read_text())
-    # Nobody answers there; asking would be an error or a long wait.
-    state.write_text(yaml.safe_dump(known | {"tracking_uri": "http://127.0.0.1:9"}))
-    assert export(capsys, tmp_path / "elsewhere" / "best_adapter", "--output_dir", tmp_path / "out")[0] == 0
-    _, text = front_matter(tmp_path / "out")
-    assert "Not known." in text
-    assert known["data_digest"] in text
 
 
 def test_the_adapters_own_card_code_runs_on_a_local_base(on_family, tmp_path, capsys):
