@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow import torch_settings
+from socratic_mlflow.accelerate_file import accelerate_settings, check_divisible
+from socratic_mlflow.companions import Companions
 from socratic_mlflow.config import Config, with_values
 from socratic_mlflow.dialogues import DialogueStream, Skip, dialogues_digest, read_questions, skip_counts
 from socratic_mlflow.importing import quick_imports
-from socratic_mlflow.launching import Companions, accelerate_settings, is_first, launched
 from socratic_mlflow.launching import check as check_processes
+from socratic_mlflow.launching import is_first, launched
 from socratic_mlflow.lock import hold
 from socratic_mlflow.options import as_params, build_config, parse_values, read_yaml, to_yaml
 from socratic_mlflow.presets import EMBEDDED
@@ -114,7 +117,13 @@ def _settings(config: Config) -> dict[str, str]:
         return {}
     if processes == 1:
         raise ValueError(f"accelerate_config {file} is for several processes; give num_processes as well")
-    return accelerate_settings(file, processes)
+    settings, note = accelerate_settings(file, processes)
+    check_divisible(settings, f"accelerate_config {file}")
+    if note:
+        from socratic_mlflow.progress import say
+
+        say(note)
+    return settings
 
 
 def _digests(config: Config) -> dict[str, str]:
@@ -153,7 +162,7 @@ def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, 
     from socratic_mlflow.interruption import Interruption
     from socratic_mlflow.progress import say
     from socratic_mlflow.publishing import announce, finish
-    from socratic_mlflow.run_lifecycle import training_run
+    from socratic_mlflow.run_lifecycle import end_badly, training_run
     from socratic_mlflow.trainer import environment_params, prepare
     from socratic_mlflow.trainer import train as run_training
 
@@ -169,7 +178,7 @@ def _run(config: Config, requested: str, output: OutputDir, known: Mapping[str, 
             if longer:
                 tracker.write({"kind": "longer"})
             log_configuration(prepared, tracker, environment_params(requested))
-            with companions.training():
+            with companions.training(partial(end_badly, tracker)):
                 best = run_training(prepared, tracker, interruption)
             interruption.no_more_waiting()
             announce(tracker, _candidate(prepared, best), prepared.corpus, config, identity(config, known))

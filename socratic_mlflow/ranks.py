@@ -1,6 +1,6 @@
 """What the processes of one training know of each other, and how they agree. One process alone agrees with itself.
 
-Knows nothing of who started them (`launching.py`) nor of what they train.
+Knows nothing of who started them (`launching.py`, `companions.py`) nor of what they train.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import json
+import mmap
 import os
-import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from socratic_mlflow.dialogues import Dialogue
 from socratic_mlflow.tokens import Encoded
@@ -23,44 +22,40 @@ def store(rows: Iterable[tuple[Dialogue, Encoded]]) -> Any:
     """A memory-mapped `datasets.Dataset` of `rows`, which are taken one after the other.
 
     Its columns: input_ids and labels (lists of int32, of equal length), length (their number), place, source, and messages
-    (JSON). The file lies in the folder for temporary files (TMPDIR) as long as this process lives. ValueError (one line)
-    where it cannot be written.
+    (JSON). The file lies in the folder for temporary files (TMPDIR) without a name, so that the system takes its space back
+    however this process ends, by kill -9 too. Processes that are forked share it; to one that is spawned, pickling carries
+    all rows. ValueError (one line) where it cannot be written.
     """
+    import pyarrow as pa  # type: ignore[import-untyped]
     from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     try:
-        file = _folder() / "dialogues.arrow"
-        try:
+        with tempfile.TemporaryFile() as file:
             _write(file, rows)
-        except BaseException:
-            # At once: the space may be wanted.
-            file.unlink(missing_ok=True)
-            raise
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ValueError(
             f"{tempfile.gettempdir()}: the encoded dialogues cannot be written there ({reason}); set TMPDIR to a folder "
             "with some GB of space"
         ) from None
-    return Dataset.from_file(str(file))
+    # 'In memory' means only that there is no path to it: nothing is copied. Without a fingerprint, datasets would make one
+    # by pickling all of it.
+    table = InMemoryTable(pa.ipc.open_stream(pa.py_buffer(mapped)).read_all())
+    return Dataset(table, fingerprint=uuid.uuid4().hex)
 
 
-def _folder() -> Path:
-    """A new one, which is removed when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="socratic-mlflow-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _write(file: Path, rows: Iterable[tuple[Dialogue, Encoded]]) -> None:
-    import pyarrow as pa  # type: ignore[import-untyped]
+def _write(file: IO[bytes], rows: Iterable[tuple[Dialogue, Encoded]]) -> None:
+    import pyarrow as pa
 
     tokens = pa.list_(pa.int32())
     columns = {"input_ids": tokens, "labels": tokens, "length": pa.int32()}
     schema = pa.schema(columns | dict.fromkeys(("place", "source", "messages"), pa.string()))
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with pa.ipc.new_stream(file, schema) as writer:
         for batch in _batches(rows):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema))
+    file.flush()
 
 
 def _batches(rows: Iterable[tuple[Dialogue, Encoded]]) -> Iterator[list[dict[str, Any]]]:

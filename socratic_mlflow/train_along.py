@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 from socratic_mlflow import torch_settings
@@ -25,9 +26,8 @@ def train_along() -> int:
         prepared = trainer.prepare(config, OutputDir(folder))
         # The first process writes a checkpoint then, which takes all of them.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        try:
+        # An agreed stop is no failure, and the first process may be at that checkpoint for long after this one has gone.
+        with contextlib.suppress(KeyboardInterrupt):
             trainer.train_along(prepared)
-        except KeyboardInterrupt:
-            return 130
     leave()
     return 0

@@ -213,10 +213,13 @@ def training_arguments(config: Config, folder: Path, fresh: bool) -> TrainingArg
         ddp_broadcast_buffers=False,
         seed=part.seed,
         report_to="none",
+        log_on_each_node=False,
         disable_tqdm=True,
     )
     # One process trains on one GPU: with more in sight the Trainer would count each loss once for every one of them.
     arguments._n_gpu = min(1, arguments.n_gpu)
+    # Not what accelerate's launcher has put into the environment.
+    arguments.mixed_precision = "bf16" if arguments.bf16 else "fp16" if arguments.fp16 else "no"
     return arguments
 
 
@@ -234,7 +237,6 @@ def teacher_forced_style(chat: ChatFormat, profile: StyleProfile) -> Any:
 
 def environment_params(preset_requested: str) -> dict[str, str]:
     """Library versions, git commit, device and the preset that was asked for, as params."""
-
     libraries = ("mlflow", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
     place = device()
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU ({torch.get_num_threads()} threads)"

@@ -16,13 +16,18 @@ import faults
 import psutil
 import pytest
 import stores
+import torch
 import training
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 from training import Training
 
-from socratic_mlflow.launching import _fate, _see_own_gpu, accelerate_settings
+from socratic_mlflow.accelerate_file import accelerate_settings
+from socratic_mlflow.companions import _fate
+from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.launching import _see_own_gpu
 from socratic_mlflow.ranks import split_batch
+from socratic_mlflow.trainer import training_arguments
 
 # Without dropout, whose noise is each process' own. An epoch is a step of ten dialogues and one of a single one, of which
 # the second process gets nothing.
@@ -100,28 +105,27 @@ def test_two_processes_make_the_steps_of_one_in_one_run_and_say_what_one_says(
     assert re.sub(changing, "", printed) == re.sub(changing, "", alone.printed)
 
 
-def test_sigterm_ends_all_at_one_checkpoint_and_one_process_goes_on_from_it(
+@pytest.mark.faults
+def test_sigterm_ends_all_at_one_checkpoint_and_they_go_on_from_it_in_the_middle_of_an_epoch(
     alone: Training, training_inputs: Path, tmp_path: Path, out: Path
 ) -> None:
-    with faults.started(tmp_path, given(training_inputs, 2), gates=[3]) as process:
-        process.reach(3)
+    with faults.started(tmp_path, given(training_inputs, 2), gates=[2]) as process:
+        process.reach(2)
         (companion,) = companions(process)
         os.killpg(process.popen.pid, signal.SIGTERM)
         process.says("a checkpoint written first")
-        process.open(3)
+        process.open(2)
         assert process.end() == 130
         assert process.errors.splitlines()[-1] == "socratic-mlflow: interrupted"
         assert "Traceback" not in process.errors
         assert not companion.is_running()
     assert stores.only_run().info.status == "KILLED"
-    code, printed = training.command(tmp_path, given(training_inputs, 1))
-    assert code == 0
-    assert "going on from out/checkpoints/checkpoint-4" in printed
-    assert check_same(alone, out).data.tags["changed.run.num_processes"] == "2 -> 1"
+    assert "going on from out/checkpoints/checkpoint-3" in faults.finished(tmp_path, given(training_inputs, 2))
+    check_same(alone, out)
 
 
 @pytest.mark.faults
-def test_a_process_that_is_killed_ends_all_with_one_line_and_the_same_command_goes_on(
+def test_a_process_that_is_killed_ends_all_with_one_line_and_one_process_goes_on(
     alone: Training, training_inputs: Path, tmp_path: Path, out: Path
 ) -> None:
     with faults.started(tmp_path, given(training_inputs, 2), gates=[5]) as process:
@@ -135,8 +139,8 @@ def test_a_process_that_is_killed_ends_all_with_one_line_and_the_same_command_go
         assert "Traceback" not in process.errors
     run = stores.only_run()
     assert (run.info.status, run.data.tags["error"]) == ("FAILED", f"ConnectionError: {line}")
-    assert "going on from out/checkpoints/checkpoint-4" in faults.finished(tmp_path, given(training_inputs, 2))
-    check_same(alone, out)
+    assert "going on from out/checkpoints/checkpoint-4" in faults.finished(tmp_path, given(training_inputs, 1))
+    assert check_same(alone, out).data.tags["changed.run.num_processes"] == "2 -> 1"
 
 
 @pytest.mark.faults
@@ -244,12 +248,51 @@ use_cpu: false
 """
 
 
-def test_an_accelerate_config_says_what_accelerate_launch_would(tmp_path: Path) -> None:
-    (tmp_path / "fsdp.yaml").write_text(FSDP)
-    found = accelerate_settings(str(tmp_path / "fsdp.yaml"), 2)
+def test_an_accelerate_config_says_how_a_model_is_shared_and_nothing_of_what_is_computed(tmp_path: Path) -> None:
+    file = tmp_path / "fsdp.yaml"
+    file.write_text(FSDP)
+    found, note = accelerate_settings(str(file), 2)
     assert found["ACCELERATE_USE_FSDP"] == "true"
     assert found["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
     assert found["FSDP_STATE_DICT_TYPE"] == "FULL_STATE_DICT"
+    assert {name for name in found if not name.startswith("FSDP_")} == {"ACCELERATE_USE_FSDP"}
+    assert note == (
+        f"note   accelerate_config {file}: mixed_precision bf16 is not used; bnb_4bit_compute_dtype says how to compute"
+    )
+    file.write_text(FSDP.replace("bf16", "'no'"))
+    assert accelerate_settings(str(file), 2) == (found, "")
+
+
+def test_the_precision_that_accelerate_launch_asks_for_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    config = with_values(Config(), {"quantization.bnb_4bit_compute_dtype": "float32"})
+    assert training_arguments(config, tmp_path, fresh=True).mixed_precision == "no"
+
+
+@pytest.mark.parametrize("kind", ["DEEPSPEED", "MEGATRON_LM"])
+def test_an_accelerate_config_for_another_way_to_share_a_model_is_one_line(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(FSDP.replace("FSDP", kind, 1))
+    with pytest.raises(ValueError) as caught:
+        accelerate_settings(str(file), 2)
+    assert str(caught.value) == f"accelerate_config {file}: {kind} cannot be used here; give MULTI_GPU or FSDP"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_fsdp_without_a_gpu_is_one_line(
+    training_inputs: Path, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fsdp.yaml").write_text(FSDP)
+    with pytest.raises(SystemExit):
+        training.command(tmp_path, given(training_inputs, 2, accelerate_config=tmp_path / "fsdp.yaml"))
+    said = "FSDP needs GPUs, and this machine has none; leave it out"
+    assert capsys.readouterr().err == f"socratic-mlflow: error: accelerate_config {tmp_path}/fsdp.yaml: {said}\n"
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(SystemExit):
+        training.command(tmp_path, given(training_inputs, 2))
+    assert capsys.readouterr().err == f"socratic-mlflow: error: ACCELERATE_USE_FSDP: {said}\n"
 
 
 @pytest.mark.parametrize("text", [None, "distributed_type: [", "no_such_field: 1\n", "- 1\n"])
@@ -277,15 +320,22 @@ def test_what_a_process_said_last_is_passed_on(code: int, words: str, said: str)
 
 
 @pytest.mark.parametrize(
-    ("seen", "number", "own"),
-    [(None, 1, "1"), ("0,1", 1, "1"), ("2,5", 1, "5"), ("GPU-a,GPU-b", 0, "GPU-a"), ("", 1, ""), ("-1", 1, "-1")],
+    ("seen", "number", "own", "its_number"),
+    [
+        (None, 1, "1", "0"),
+        ("0,1", 1, "1", "0"),
+        ("2,5", 1, "5", "0"),
+        ("GPU-a,GPU-b", 0, "GPU-a", "0"),
+        ("", 1, "", "1"),
+        ("-1", 1, "-1", "1"),
+    ],
 )
-def test_each_process_sees_one_gpu_and_none_where_they_are_hidden(
-    monkeypatch: pytest.MonkeyPatch, seen: str | None, number: int, own: str
+def test_each_process_sees_one_gpu_which_is_its_first_and_none_where_they_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, number: int, own: str, its_number: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen or "")
     if seen is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setenv("LOCAL_RANK", str(number))
     _see_own_gpu()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == own
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["LOCAL_RANK"]) == (own, its_number)

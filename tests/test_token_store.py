@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import disks
 import pytest
 import tiny
+from torch.utils.data import DataLoader
 
 from socratic_mlflow.dialogues import Dialogue
 from socratic_mlflow.token_store import lengths, store, unstored
@@ -75,25 +77,43 @@ def test_a_temporary_folder_that_is_gone_is_one_line(tmp_path: Path, monkeypatch
         store(pairs(1))
 
 
-SCRIPT = """
-import os, sys
+def test_the_file_has_no_name_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = []
+
+    def looking() -> Iterator[tuple[Dialogue, Encoded]]:
+        yield from pairs(3000)
+        found.append(list(tmp_path.iterdir()))
+
+    store(looking())
+    assert found == [[]]
+
+
+KILLED = """
+import os, signal, sys
 sys.path.insert(0, "tests")
 from test_token_store import pairs, store
 rows = store(pairs(10))
-print(*os.listdir(os.environ["TMPDIR"]))
-sys.exit(3)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_file_lies_in_tmpdir_until_the_process_ends(tmp_path: Path, repository: Path) -> None:
+def test_kill_9_leaves_nothing_in_tmpdir(tmp_path: Path, repository: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", KILLED],
         cwd=repository,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("socratic-mlflow-")
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn"])
+def test_processes_that_load_data_read_the_same_rows(way: str) -> None:
+    chosen = [70, 3, 3, 41, 0]
+    rows = store(pairs(80)).select(chosen)
+    loader = DataLoader(rows, batch_size=2, collate_fn=list, num_workers=2, multiprocessing_context=way)
+    assert [unstored(row) for batch in loader for row in batch] == [list(pairs(80))[index] for index in chosen]
