@@ -167,8 +167,8 @@ def _questions_digest(config: Config) -> str:
     return text_digest(evenly(read_questions(config.evaluation.questions)[0], config.evaluation.max_samples))
 
 
-# What a training reads by its path: flag, its field and others that choose from it, the run's param with its digest, and how
-# to get that.
+# What a training reads by its path: flag, its field and those that choose from it, the run's param with its digest, and
+# how to get that.
 _READ: tuple[tuple[str, tuple[str, ...], str, Callable[[Config], str]], ...] = (
     ("data", ("data.path",), "data.digest", lambda config: dialogues_digest(config.data.path)),
     ("questions", ("evaluation.questions", "evaluation.max_samples"), "evaluation.questions_digest", _questions_digest),
