@@ -12,6 +12,7 @@ import faults
 import pytest
 import stores
 import training
+import yaml
 from mlflow import MlflowClient
 from PIL import Image
 from training import Training
@@ -242,3 +243,9 @@ def test_a_study_that_optuna_cannot_draw_does_not_end_the_sweep(swept: Swept, tm
     sweep_run.show(plan, study)
     assert len(stores.table(run_id, "trials.json")) == 2
     MlflowClient().delete_run(run_id)
+
+
+def test_mlprojects_sweep_takes_all_that_main_takes(repository: Path) -> None:
+    entry_points = yaml.safe_load((repository / "MLproject").read_text(encoding="utf-8"))["entry_points"]
+    main, sweep = (entry_points[name]["parameters"] for name in ("main", "sweep"))
+    assert main.items() <= sweep.items()
