@@ -100,7 +100,7 @@ def storage(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("PGPASSWORD", server.password)
-        yield f"postgresql://{server.user}@127.0.0.1:{server.port}/{server.database}"
+        yield f"postgresql+psycopg2://{server.user}@127.0.0.1:{server.port}/{server.database}"
 
 
 @pytest.mark.faults
