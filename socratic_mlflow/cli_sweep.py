@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
         "--storage",
         metavar="URL",
         default=NOT_GIVEN,
-        help="Optuna storage of the study, e.g. postgresql://HOST/DB [sqlite, study.db in output_dir]",
+        help="Optuna storage of the study, e.g. postgresql+psycopg2://USER@HOST/DB [sqlite, study.db in output_dir]",
     )
     sweep.add_argument(
         "--config", metavar="FILE", help="YAML file of fields, or runs:/RUN_ID/config.yaml; flags take precedence over it"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.dialogues import dialogues_digest, read_questions, text_digest
+from socratic_mlflow.launching import launched
 from socratic_mlflow.style_profile import read_profile
 
 # A path within the run's artifacts, without a way out of them.
@@ -110,20 +112,50 @@ def _why(error: Exception, store: str, run_id: str) -> str:
     return f"cannot be downloaded ({one_line(error)})"
 
 
-def check_inputs(uri: str, params: Mapping[str, str], config: Config, given: Collection[str]) -> None:
+def check_inputs(uri: str, params: Mapping[str, str], config: Config, given: Set[str]) -> None:
     """Raise ValueError (one line) where a file that the run read has other contents now: the result would be another.
 
-    `given` are the dotted keys that a person has given anew, which are not compared.
+    `given` are the dotted keys that a person has given anew, which are not compared. Where the machine or the processes are
+    others than the run's, which changes roundings and dropout, a line says so.
     """
-    for flag, key, param, digest in _READ:
+    for flag, keys, param, digest in _READ:
         before = params.get(param)
-        if not before or {key, "evaluation.max_samples"} & set(given):
+        if not before or given & set(keys):
             continue
         if (now := digest(config)) not in ("", before):
             raise ValueError(
-                f"{uri}: {flatten(config)[key]} is not what that run read (digest {before[:12]}, now {now[:12]}); restore "
-                f"it, or give --{flag} to train on what you name"
+                f"{uri}: {flatten(config)[keys[0]]} is not what that run read (digest {before[:12]}, now {now[:12]}); "
+                f"restore it, or give --{flag} to train on what you name"
             )
+    if others := _other_conditions(params, config):
+        print(f"note   {uri} was made in another way, so the result may differ: {', '.join(others)}", flush=True)
+
+
+def _other_conditions(params: Mapping[str, str], config: Config) -> list[str]:
+    """'device CPU (2 threads) -> CPU (4 threads)' and the like, of what the run says about itself."""
+    processes = config.run.num_processes if config.run.num_processes > 1 else launched()
+    found = []
+    if (before := params.get("run.num_processes")) and before != str(processes):
+        found.append(f"num_processes {before} -> {processes}")
+    if (before := params.get(f"{_LIBRARY}device")) and before != (now := _device(processes)):
+        found.append(f"device {before} -> {now}")
+    return found
+
+
+def _device(processes: int) -> str:
+    """What a training by so many processes would log as environment.device."""
+    import torch
+
+    from socratic_mlflow.model import device
+
+    place = device()
+    if place.type == "cuda":
+        return str(torch.cuda.get_device_name(place))
+    threads = torch.get_num_threads()
+    # Several processes share the cores, unless somebody has said how many threads each is to have.
+    return (
+        f"CPU ({threads if processes == 1 or os.environ.get('OMP_NUM_THREADS') else max(1, threads // processes)} threads)"
+    )
 
 
 def _questions_digest(config: Config) -> str:
@@ -135,13 +167,14 @@ def _questions_digest(config: Config) -> str:
     return text_digest(evenly(read_questions(config.evaluation.questions)[0], config.evaluation.max_samples))
 
 
-# What a training reads by its path: flag, field, the run's param with its digest, and how to get that.
-_READ: tuple[tuple[str, str, str, Callable[[Config], str]], ...] = (
-    ("data", "data.path", "data.digest", lambda config: dialogues_digest(config.data.path)),
-    ("questions", "evaluation.questions", "evaluation.questions_digest", _questions_digest),
+# What a training reads by its path: flag, its field and those that choose from it, the run's param with its digest, and
+# how to get that.
+_READ: tuple[tuple[str, tuple[str, ...], str, Callable[[Config], str]], ...] = (
+    ("data", ("data.path",), "data.digest", lambda config: dialogues_digest(config.data.path)),
+    ("questions", ("evaluation.questions", "evaluation.max_samples"), "evaluation.questions_digest", _questions_digest),
     (
         "style_profile",
-        "evaluation.style_profile",
+        ("evaluation.style_profile",),
         "evaluation.style_profile_digest",
         lambda config: read_profile(config.evaluation.style_profile).digest(),
     ),

@@ -14,15 +14,14 @@ from typing import Any
 
 from socratic_mlflow.commands import _digests
 from socratic_mlflow.config import Config, flatten, with_values
-from socratic_mlflow.lock import LOCK_FILE
 from socratic_mlflow.options import NOT_GIVEN, build_config, parse_values
 from socratic_mlflow.quiet import quiet
 from socratic_mlflow.run_config import is_run_config
+from socratic_mlflow.sweep_folder import check_folder, tie
 from socratic_mlflow.sweep_space import Dimension, read_space
 
 # What may differ between workers of one sweep, and between its starts.
 _MAY_DIFFER = ("run.", "registry.", "training.dataloader_", "training.save_total_limit")
-_OWN_FILES = {LOCK_FILE, "journal", "logs", "study.db"}
 _WAIT_S = 1.0
 
 
@@ -33,6 +32,7 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
     for a user's mistake.
     """
     quiet()
+    _check_storage(storage)
     from socratic_mlflow.model import cuda_available
     from socratic_mlflow.run_lifecycle import be_brief, run_of, store_trouble
     from socratic_mlflow.sweep_worker import Plan, Signals, alone
@@ -45,7 +45,7 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
     # Of a run that is named as --config, its own folder is not meant.
     chosen = fixed.get("run.output_dir", "auto" if yaml_path and is_run_config(yaml_path) else config.run.output_dir)
     folder = Path(chosen if chosen != "auto" else _folder(config, definition))
-    _check_folder(folder)
+    check_folder(folder)
     if trouble := store_trouble(run_of(folder / "journal")):
         raise ValueError(f"MLflow cannot be reached ({trouble}), and a sweep needs it to begin")
     url = f"sqlite:///{folder.absolute()}/study.db" if storage == NOT_GIVEN else storage
@@ -62,6 +62,26 @@ def sweep(n_trials: int, space: str, storage: str, given: Mapping[str, Any], yam
             with alone(folder):
                 _end_badly(plan, study, error)
             raise
+
+
+def _check_storage(url: str) -> None:
+    """Raise ValueError where `mlflow run` was given a password in `url`: it logs all that it is given, as it is."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id or url == NOT_GIVEN:
+        return
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        # Said where it is used.
+        return
+    if parts.password or {"password", "passwd"} & parts.query.keys():
+        raise ValueError(
+            f"storage holds a password, which mlflow run has logged as a param of run {run_id}: delete that run, change "
+            "the password, and give it in ~/.pgpass or PGPASSWORD (for PostgreSQL), not in -P storage="
+        )
 
 
 def _definition(config: Config, dimensions: list[Dimension]) -> dict[str, str]:
@@ -84,21 +104,12 @@ def _folder(config: Config, definition: Mapping[str, str]) -> str:
     return f"outputs/sweep-{config.run.preset}-{digest[:8]}"
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise ValueError where the folder holds anything but a sweep, or could not be made."""
-    try:
-        found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    except OSError as error:
-        raise ValueError(f"output_dir {folder}: {error.strerror}") from None
-    if other := sorted(name for name in found if name.removesuffix("-journal") not in _OWN_FILES and name[:6] != "trial-"):
-        raise ValueError(f"output_dir {folder} exists and holds no sweep ({other[0]}); choose an empty or a new folder")
-
-
 def _join(plan: Any, definition: Mapping[str, str]) -> Any:
     """The study, new or found; ValueError (one line) where it is another search or `resume` forbids it."""
     from socratic_mlflow.sweep_study import agree, latest, open_study
 
     study = open_study(plan.storage, plan.folder.name, plan.n_trials)
+    tie(plan.folder, study, plan.storage)
     trials, resume = len(latest(study)), plan.config.run.resume
     if (resume, bool(trials)) in (("never", True), ("must", False)):
         raise ValueError(f"resume={resume}, but the study {study.study_name} in {plan.folder} has {trials} trials")
@@ -141,24 +152,32 @@ def _work(plan: Any, study: Any, parent: str, signals: Any) -> int:
 
 def _try(plan: Any, study: Any, parent: str, signals: Any, claim: ExitStack) -> None:
     """One trial; `claim` is given back once it is ours. One that is stopped, or cannot begin, is queued again."""
-    from socratic_mlflow.sweep_study import mark_begun, queue_again, seed_next_trial
-    from socratic_mlflow.sweep_worker import TrialFailedError, run_trial
+    from optuna import TrialPruned
+    from optuna.trial import TrialState
 
-    ours: list[int] = []
-
-    def objective(trial: Any) -> float:
-        ours.append(trial.number)
-        mark_begun(trial)
-        claim.close()
-        return run_trial(plan, trial, parent, signals)
+    from socratic_mlflow.sweep_study import give_back, seed_next_trial, sign_of_life
+    from socratic_mlflow.sweep_worker import TrialFailedError, alone, run_trial
 
     seed_next_trial(study, plan.config.training.seed, plan.n_trials)
-    try:
-        study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-    except (KeyboardInterrupt, ValueError):
-        for number in ours:
-            queue_again(study, number)
-        raise
+    trial, value, state = study.ask(), None, TrialState.FAIL
+    with sign_of_life(study, trial):
+        claim.close()
+        try:
+            value, state = run_trial(plan, trial, parent, signals), TrialState.COMPLETE
+        except TrialPruned:
+            state = TrialState.PRUNED
+        except TrialFailedError:
+            pass
+        except (KeyboardInterrupt, ValueError, OSError):
+            # Nobody is to see it failed and not queued yet: to them the sweep would be over, and its checkpoints useless.
+            with alone(plan.folder):
+                give_back(study, trial)
+            raise
+        except Exception:
+            study.tell(trial, None, TrialState.FAIL)
+            raise
+    # One that was taken for dead meanwhile, while this machine slept say, is queued again already.
+    study.tell(trial, value, state, skip_if_finished=True)
 
 
 def _conclude(plan: Any, study: Any) -> int:
@@ -184,13 +203,21 @@ def _conclude(plan: Any, study: Any) -> int:
 
 
 def _end_badly(plan: Any, study: Any, error: BaseException) -> None:
-    """End the run as `error` has it, unless another worker is still at it."""
+    """End the run as `error` has it, unless another worker is still at it or has ended it."""
     from optuna.trial import TrialState
 
     from socratic_mlflow import sweep_run
+    from socratic_mlflow.sweep_study import to_do
 
     if study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         return
+    if to_do(study, plan.n_trials) == "done":
+        if sweep_run.is_over(plan):
+            return
+        if sweep_run.is_registered(plan, study):
+            # A start that had nothing left to do does not undo what is done.
+            sweep_run.end(plan, "FINISHED")
+            return
     stopped = isinstance(error, KeyboardInterrupt | SystemExit)
     sweep_run.end(plan, "KILLED" if stopped else "FAILED", {"error": f"{type(error).__name__}: {error}"[:500]})
     if stopped:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from optuna.trial import FrozenTrial, TrialState
 
 from socratic_mlflow.config import with_values
+from socratic_mlflow.journal import Journal
 from socratic_mlflow.lock import hold
 from socratic_mlflow.options import as_params, build_config, to_yaml
 from socratic_mlflow.redaction import without_credentials
@@ -69,7 +70,7 @@ def show(plan: Plan, study: Any) -> None:
             tracker.set_tags({"best_trial": original(best), "best_run": best.user_attrs.get("run_id", "")})
             tracker.set_tags({"mlflow.note.content": _description(plan, best)})
         run_id = tracker.run_id
-    _send(run_id, pictures(study, plan.metric))
+    _send(run_id, lambda: pictures(study, plan.metric))
 
 
 def _description(plan: Plan, best: FrozenTrial) -> str:
@@ -77,11 +78,12 @@ def _description(plan: Plan, best: FrozenTrial) -> str:
     return f"A search: the best so far is {values}. Its pictures and the table of all trials are among the artifacts."
 
 
-def _send(run_id: str, images: dict[str, bytes]) -> None:
+def _send(run_id: str, draw: Callable[[], dict[str, bytes]]) -> None:
     """The pictures as artifacts, each in its predecessor's place. Not by `log_image`: behind a run's many params MLflow
-    shows next to nothing of such an image. Where MLflow is away, they come with the next trial."""
+    shows next to nothing of such an image. Where MLflow is away, or Optuna cannot draw what people have added to the study,
+    they come with a later trial."""
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Exception):
-        for name, png in images.items():
+        for name, png in draw().items():
             (Path(scratch) / f"{name}.png").write_bytes(png)
         MlflowClient().log_artifacts(run_id, scratch)
 
@@ -90,6 +92,18 @@ def end(plan: Plan, status: str, tags: dict[str, Any] | None = None) -> None:
     """End the run FINISHED, FAILED or KILLED."""
     with _tracker(plan) as tracker:
         tracker.end(status, tags)
+
+
+def is_over(plan: Plan) -> bool:
+    """Whether the run was ended, by whichever worker, and not begun again since."""
+    kinds = [record["kind"] for record, _ in Journal(plan.folder / "journal").records(kinds=("start", "end"))]
+    return kinds[-1:] == ["end"]
+
+
+def is_registered(plan: Plan, study: Any) -> bool:
+    """Whether there is a best trial, and its adapter is registered where it is to be."""
+    best = best_of(study)
+    return best is not None and (not plan.config.registry.register or "model" in plan.output(original(best)).state())
 
 
 def _log_scores(tracker: Tracker, trials: list[FrozenTrial]) -> None:

@@ -1,6 +1,6 @@
 """The Optuna study of a sweep: opened or joined, what is to be done next in it, and how a trial comes back.
 
-A trial whose worker was killed or interrupted is queued again with the same values (Optuna's own retry), under the number
+A trial whose worker was killed (Optuna's own retry) or interrupted is queued again with the same values, under the number
 of the first try: so it finds its output folder, and goes on from its checkpoint. Knows nothing of MLflow.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import get_heartbeat_thread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from socratic_mlflow.redaction import redact, without_credentials
@@ -129,9 +131,14 @@ def to_do(study: Any, n_trials: int) -> str:
     return "wait" if TrialState.RUNNING in states else "done"
 
 
-def mark_begun(trial: Trial) -> None:
-    """The trial's worker gives signs of life from here on."""
-    trial.set_user_attr(_BEGUN, trial.number)
+@contextmanager
+def sign_of_life(study: Any, trial: Trial) -> Iterator[None]:
+    """While it is entered, the trial's worker is not taken for dead. (`optimize` gives signs of life, `ask` does not.)"""
+    # The first one by ourselves: of a trial without any, Optuna never notices that its worker is dead.
+    study._storage.record_heartbeat(trial._trial_id)
+    with get_heartbeat_thread(trial._trial_id, study._storage):
+        trial.set_user_attr(_BEGUN, trial.number)
+        yield
 
 
 def _fail_unbegun(study: Any) -> None:
@@ -139,10 +146,23 @@ def _fail_unbegun(study: Any) -> None:
     takes none for dead that never gave one. Whoever is alone in the sweep's folder knows that nobody is just there."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(_BEGUN) != trial.number:
-            study.tell(trial.number, state=TrialState.FAIL)
-            queue_again(study, trial.number)
+            give_back(study, trial)
 
 
-def queue_again(study: Any, trial_number: int) -> None:
-    """Let the next worker go on with a trial that was interrupted."""
-    RetryHeartbeatStaleTrialCallback()(study, study.get_trials(deepcopy=True)[trial_number])
+def give_back(study: Any, trial: Any) -> None:
+    """Let the next worker go on with a trial that was interrupted, however often. For somebody who is alone in the sweep's
+    folder; without effect where it was taken for dead, and so queued again, before."""
+    known = study.get_trials(deepcopy=True)[trial.number]
+    if known.state != TrialState.RUNNING:
+        return
+    study.tell(known.number, state=TrialState.FAIL)
+    # Not by Optuna's callback, which counts each time as a crash (`retry_history`), of which there may be a few only.
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING,
+            params=known.params,
+            distributions=known.distributions,
+            user_attrs=known.user_attrs,
+            system_attrs={"failed_trial": known.number} | known.system_attrs,
+        )
+    )

@@ -7,6 +7,7 @@ A process of its own gives all its memory back, takes nothing down with it where
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -33,8 +34,10 @@ from socratic_mlflow.sweep_space import Dimension
 from socratic_mlflow.sweep_study import RANK, best_of, original, suggest
 
 _POLL_S = 0.1
-# How long a folder may be in use: the last process in it writes its checkpoint, or another worker registers a model.
+# How long a trial's folder may be in use: the last process in it writes its checkpoint.
 _PATIENCE_S = 600.0
+# After which a worker that waits says for whom.
+_SILENT_S = 10.0
 
 
 class TrialFailedError(Exception):
@@ -96,17 +99,22 @@ class Signals:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, waiting for whoever has it; ValueError (one line) where that takes too long."""
-    since = time.monotonic()
+def alone(folder: Path, patience_s: float = math.inf) -> Iterator[None]:
+    """Hold the lock of `folder`, waiting for whoever has it (another worker may be registering a model for as long as that
+    takes); ValueError (one line) where it takes longer than `patience_s`."""
+    since, said = time.monotonic(), False
     with ExitStack() as held:
         while True:
             try:
                 held.enter_context(hold(folder))
                 break
             except ValueError as error:
-                if " is in use by " not in str(error) or time.monotonic() - since > _PATIENCE_S:
+                waited_s = time.monotonic() - since
+                if " is in use by " not in str(error) or waited_s > patience_s:
                     raise
+                if waited_s > _SILENT_S and not said:
+                    print(f"waiting: {str(error).partition(';')[0]}", flush=True)
+                    said = True
             time.sleep(_POLL_S)
         yield
 
@@ -123,7 +131,7 @@ def run_trial(plan: Plan, trial: Any, parent_run: str, signals: Signals) -> floa
     again = " goes on" if number != trial.number else ""
     print(f"trial {number}{again}: {in_words(trial.params)}", flush=True)
     output = plan.output(number)
-    with alone(output.folder):
+    with alone(output.folder, _PATIENCE_S):
         # The process of a worker that was killed may still have to write its checkpoint.
         pass
     with _training(plan, number, values, parent_run) as child:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import stores
+import torch
 import training
 from mlflow import MlflowClient
 from training import Training
@@ -123,16 +124,11 @@ def test_a_run_switches_on_no_code_and_leaves_registering_to_the_person(sqlite_s
     assert read_yaml(f"runs:/{run_id}/config.yaml") == {"run.preset": "embedded", "training.seed": 3}
 
 
-@pytest.mark.parametrize(
-    ("name", "key", "flag"),
-    [("dialogues.jsonl", "data.path", "data"), ("questions.txt", "evaluation.questions", "questions")],
-)
-def test_a_file_that_has_changed_since_is_named_unless_it_is_given_anew(
-    sqlite_store: str, trained: Training, tmp_path: Path, name: str, key: str, flag: str
-) -> None:
+def with_changed_file(trained: Training, folder: Path, name: str, key: str) -> tuple[str, Path]:
+    """The address of a run like `trained` in the store in use, and the file that it read as `key`, which has changed."""
     config = (trained.output / "config.yaml").read_text(encoding="utf-8")
     before = Path(str(flatten(build_config({}, str(trained.output / "config.yaml")))[key]))
-    copy = Path(shutil.copy(before, tmp_path / name))
+    copy = Path(shutil.copy(before, folder / name))
     run_id = MlflowClient().create_run("0").info.run_id
     for param, value in trained.run.data.params.items():
         MlflowClient().log_param(run_id, param, value)
@@ -141,10 +137,31 @@ def test_a_file_that_has_changed_since_is_named_unless_it_is_given_anew(
     assert flatten(build_config({}, uri))[key] == str(copy)
     lines = copy.read_text(encoding="utf-8").splitlines()
     copy.write_text("\n".join(lines[1:]), encoding="utf-8")
+    return uri, copy
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "flag"),
+    [("dialogues.jsonl", "data.path", "data"), ("questions.txt", "evaluation.questions", "questions")],
+)
+def test_a_file_that_has_changed_since_is_named_unless_it_is_given_anew(
+    sqlite_store: str, trained: Training, tmp_path: Path, name: str, key: str, flag: str
+) -> None:
+    uri, copy = with_changed_file(trained, tmp_path, name, key)
     with pytest.raises(ValueError, match=rf"{name} is not what that run read \(digest \w+, now \w+\)") as caught:
         build_config({}, uri)
     assert f"give --{flag} to train on what you name" in str(caught.value)
     assert flatten(build_config({flag: str(copy)}, uri))[key] == str(copy)
+
+
+def test_with_another_number_of_questions_other_data_is_still_refused(
+    sqlite_store: str, trained: Training, tmp_path: Path
+) -> None:
+    uri, _ = with_changed_file(trained, tmp_path, "dialogues.jsonl", "data.path")
+    with pytest.raises(ValueError, match=r"dialogues\.jsonl is not what that run read"):
+        build_config({"max_samples": "2"}, uri)
+    with stores.used(trained.store):
+        assert build_config({"max_samples": "2"}, address(trained)).evaluation.max_samples == 2
 
 
 def test_other_versions_of_libraries_are_said(sqlite_store: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,3 +170,36 @@ def test_other_versions_of_libraries_are_said(sqlite_store: str, capsys: pytest.
     MlflowClient().log_text(run_id, "preset: embedded\n", "config.yaml")
     build_config({}, f"runs:/{run_id}/config.yaml")
     assert "was made with other versions, so the result may differ: torch 1.0 -> " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "words"),
+    [
+        ({}, {}, ""),
+        ({"num_processes": "2"}, {}, "num_processes 1 -> 2"),
+        ({}, {"WORLD_SIZE": "4", "RANK": "0"}, "num_processes 1 -> 4"),
+    ],
+)
+def test_other_processes_are_said(
+    trained: Training,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    environment: dict[str, str],
+    words: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    build_config(given, address(trained))
+    note = f"note   {address(trained)} was made in another way, so the result may differ: {words}\n"
+    assert capsys.readouterr().out == (note if words else "")
+
+
+def test_another_number_of_threads_is_said(trained: Training, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 2)
+        build_config({}, address(trained))
+    finally:
+        torch.set_num_threads(before)
+    assert f"device CPU ({before} threads) -> CPU ({before + 2} threads)" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,17 @@ import faults
 import pytest
 import stores
 import training
+import yaml
 from mlflow import MlflowClient
 from PIL import Image
 from training import Training
 
+from socratic_mlflow import sweep_command, sweep_run
+from socratic_mlflow.options import build_config
+from socratic_mlflow.sweep_plots import pictures
+from socratic_mlflow.sweep_space import read_space
 from socratic_mlflow.sweep_study import open_study
+from socratic_mlflow.sweep_worker import Plan
 
 SPACE = "learning_rate: {choices: [0.05, 1e-9]}\nlora_r: {low: 2, high: 4}\n"
 # The first one learns nothing, so that the other one is the best.
@@ -152,6 +158,10 @@ def test_the_same_command_again_has_nothing_left_to_do(swept: Swept) -> None:
         (["--space=nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--storage=sqlite:///no/such/folder/study.db"], "the storage sqlite:///no/such/folder/study.db cannot be used"),
         (["--storage=nonsense"], "the storage nonsense cannot be used"),
+        (
+            ["--storage=sqlite:///other.db"],
+            "output_dir out holds a sweep whose study is not in sqlite:///other.db as out; ",
+        ),
         (["--output_dir=out/trial-000"], "output_dir out/trial-000 exists and holds no sweep"),
         (["--epohcs=3"], "unknown field 'epohcs'; did you mean epochs?"),
     ],
@@ -170,3 +180,72 @@ def test_without_mlflow_a_sweep_does_not_begin(swept: Swept, tmp_path: Path, cap
         training.command(tmp_path, swept.arguments)
     assert "MLflow cannot be reached (connection refused), and a sweep needs it to begin" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hidden@db/optuna", "postgresql+psycopg2://db/optuna?password=hidden"])
+def test_a_password_that_mlflow_run_has_logged_is_refused(
+    swept: Swept, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", swept.parent.info.run_id)
+    with pytest.raises(SystemExit):
+        training.command(swept.folder, [*swept.arguments, f"--storage={url}"])
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"a password, which mlflow run has logged as a param of run {swept.parent.info.run_id}: delete that run" in error
+    assert "give it in ~/.pgpass or PGPASSWORD" in error
+    assert "hidden" not in error
+
+
+def test_two_folders_of_one_name_do_not_share_a_study(swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+    shared, other = f"sqlite:///{swept.output}/study.db", swept.folder / "elsewhere" / "out"
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            training.command(swept.folder, [*swept.arguments, f"--output_dir={other}", f"--storage={shared}"])
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"the study out in {shared} belongs to another folder of that name, or to {other} before it was" in error
+        assert f"'optuna delete-study --study-name out --storage {shared}'" in error
+    assert not other.exists()
+
+
+def plan_of(swept: Swept) -> Plan:
+    """The plan that the sweep was made by."""
+    config = build_config({}, MlflowClient().download_artifacts(swept.parent.info.run_id, "config.yaml"))
+    space = read_space(str(swept.folder / "space.yaml"), "embedded")
+    return Plan(swept.output, config, tuple(space), 2, f"sqlite:///{swept.output}/study.db")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("SIGINT"), ValueError("out is in use")])
+@pytest.mark.parametrize("begun_again", [False, True], ids=["while another worker ended it", "once more"])
+def test_a_worker_that_is_stopped_leaves_a_finished_sweep_finished(
+    swept: Swept, error: BaseException, begun_again: bool
+) -> None:
+    plan = plan_of(swept)
+    if begun_again:
+        sweep_run.begin(plan)
+        assert swept.parent.info.status == "RUNNING"
+    sweep_command._end_badly(plan, open_study(plan.storage, "out", 2), error)
+    assert swept.parent.info.status == "FINISHED"
+    assert "error" not in swept.parent.data.tags
+
+
+def test_a_study_that_optuna_cannot_draw_does_not_end_the_sweep(swept: Swept, tmp_path: Path) -> None:
+    import optuna
+
+    plan = replace(plan_of(swept), folder=tmp_path / "drawn")
+    plan.folder.mkdir()
+    study = optuna.create_study(direction="maximize")
+    for value in (0.1, 0.2):
+        study.add_trial(optuna.create_trial(value=value))
+    with pytest.raises(IndexError):
+        pictures(study, "style")
+    run_id = sweep_run.begin(plan)
+    sweep_run.show(plan, study)
+    assert len(stores.table(run_id, "trials.json")) == 2
+    MlflowClient().delete_run(run_id)
+
+
+def test_mlprojects_sweep_takes_all_that_main_takes(repository: Path) -> None:
+    entry_points = yaml.safe_load((repository / "MLproject").read_text(encoding="utf-8"))["entry_points"]
+    main, sweep = (entry_points[name]["parameters"] for name in ("main", "sweep"))
+    assert main.items() <= sweep.items()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import faults
+import postgres
 import pytest
 import stores
+import tiny
 import training
 from mlflow import MlflowClient
+from optuna.trial import Trial
 from test_sweep import arguments
 
+from socratic_mlflow import sweep_command, sweep_study, sweep_worker
 from socratic_mlflow.lock import hold
-from socratic_mlflow.sweep_study import latest, open_study, seed_next_trial, to_do
+from socratic_mlflow.sweep_folder import tie
+from socratic_mlflow.sweep_study import give_back, latest, open_study, seed_next_trial, sign_of_life, to_do
+from socratic_mlflow.sweep_worker import Plan, alone
 
 # A killed worker is taken for dead at once, not after a minute.
 HASTY = "import sys, socratic_mlflow.sweep_study as s; s.HEARTBEAT_S, s.GRACE_S = 1, 3\n"
@@ -38,8 +49,12 @@ def given(folder: Path, inputs: Path, n_trials: int, **changes: Any) -> list[str
     return [*arguments(inputs, folder / "space.yaml", n_trials, **changes), "--lora_r=4"]
 
 
-def study(folder: Path, n_trials: int = 1) -> Any:
-    return open_study(f"sqlite:///{folder}/out/study.db", "out", n_trials)
+def study(folder: Path, n_trials: int = 1, url: str = "") -> Any:
+    return open_study(url or f"sqlite:///{folder}/out/study.db", "out", n_trials)
+
+
+def states(found: Any) -> list[str]:
+    return [trial.state.name for trial in found.get_trials()]
 
 
 def runs() -> dict[str, Any]:
@@ -56,7 +71,7 @@ def is_free(output: Path) -> bool:
         return False
 
 
-def check_whole(folder: Path, printed: str) -> Any:
+def check_whole(folder: Path, printed: str, url: str = "") -> Any:
     """One trial was interrupted, and then finished in the same run, each step once; returns the sweep's run."""
     assert "trial 0 goes on: learning_rate" in printed
     assert "going on from " in (folder / "out" / "logs" / "trial-000.log").read_text(encoding="utf-8")
@@ -65,15 +80,33 @@ def check_whole(folder: Path, printed: str) -> Any:
     assert found["0"].info.status == "FINISHED"
     assert stores.logged_twice(found["0"].info.run_id) == []
     assert stores.steps(found["0"].info.run_id, "train/loss") == list(range(1, STEPS + 1))
-    assert [len(latest(study(folder))), len(study(folder).trials)] == [1, 2]
+    assert [len(latest(study(folder, url=url))), len(study(folder, url=url).trials)] == [1, 2]
     (version,) = MlflowClient().search_model_versions(f"name='{training.MODEL}'")
     assert version.run_id == found["0"].info.run_id
     return found["sweep"]
 
 
+@pytest.fixture(params=["its own", "PostgreSQL"])
+def storage(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of the study's storage; '' for the one in the sweep's folder. The password is not in it."""
+    if request.param == "its own":
+        yield ""
+        return
+    pytest.importorskip("psycopg2")
+    # Not below pytest's own folder, which only the user of the tests may enter: PostgreSQL runs as another one under root.
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-") as place,
+        postgres.running(Path(place)) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("PGPASSWORD", server.password)
+        yield f"postgresql+psycopg2://{server.user}@127.0.0.1:{server.port}/{server.database}"
+
+
 @pytest.mark.faults
-def test_kill_9_leaves_a_trial_that_the_next_start_goes_on_with(folder: Path, training_inputs: Path) -> None:
+def test_kill_9_leaves_a_trial_that_the_next_start_goes_on_with(folder: Path, training_inputs: Path, storage: str) -> None:
     command = given(folder, training_inputs, 1, max_steps=STEPS, eval_steps=EVAL_STEPS)
+    command += [f"--storage={storage}"] if storage else []
     with faults.started(folder, command, command=COMMAND) as first:
         first.says(f"trial 0, step {EVAL_STEPS}:")
         os.kill(first.popen.pid, signal.SIGKILL)
@@ -81,7 +114,8 @@ def test_kill_9_leaves_a_trial_that_the_next_start_goes_on_with(folder: Path, tr
         faults.wait_until(lambda: is_free(folder / "out" / "trial-000"), "the training has ended")
     assert {name: run.info.status for name, run in runs().items()} == {"0": "KILLED", "sweep": "RUNNING"}
     assert faults.steps_in_journal(folder / "out" / "trial-000")[-1] < STEPS
-    assert check_whole(folder, faults.finished(folder, command, command=COMMAND)).info.status == "FINISHED"
+    assert check_whole(folder, faults.finished(folder, command, command=COMMAND), storage).info.status == "FINISHED"
+    assert (folder / "out" / "study.db").exists() == (not storage)
 
 
 @pytest.mark.faults
@@ -110,6 +144,106 @@ def test_a_trial_of_a_worker_that_died_before_its_first_sign_of_life_is_queued_a
     assert [trial.state.name for trial in study(folder).trials] == ["FAIL", "WAITING"]
 
 
+def interrupt(found: Any) -> None:
+    """The next trial is begun, and given back."""
+    trial = found.ask()
+    with sign_of_life(found, trial):
+        give_back(found, trial)
+
+
+def die(found: Any, database: Path) -> None:
+    """The next trial is begun by a worker that then gives no sign of life for years."""
+    with sign_of_life(found, found.ask()):
+        pass
+    with contextlib.closing(sqlite3.connect(database)) as opened, opened:
+        opened.execute("UPDATE trial_heartbeats SET heartbeat = '2001-01-01 00:00:00'")
+
+
+def test_however_often_a_trial_is_interrupted_it_is_given_up_only_where_its_workers_die(folder: Path) -> None:
+    (folder / "out").mkdir()
+    found = study(folder)
+    for _ in range(9):
+        assert to_do(found, 1) == "try"
+        interrupt(found)
+    for _ in range(6):
+        assert to_do(found, 1) == "try"
+        die(found, folder / "out" / "study.db")
+    assert to_do(found, 1) == "done"
+    assert states(found) == ["FAIL"] * 15
+    assert [trial.number for trial in latest(found)] == [14]
+
+
+def test_a_worker_that_lives_is_not_taken_for_dead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_study, "HEARTBEAT_S", 1)
+    (folder / "out").mkdir()
+    found = study(folder)
+    die(found, folder / "out" / "study.db")
+    trial = found.get_trials()[0]
+    with sign_of_life(found, Trial(found, trial._trial_id)):
+        assert to_do(study(folder), 1) == "wait"
+    assert states(found) == ["RUNNING"]
+
+
+def test_an_interrupted_trial_is_at_no_moment_failed_and_not_queued(
+    folder: Path, training_inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "out").mkdir()
+    found, seen, other = study(folder), [], ExitStack()
+
+    def look() -> None:
+        with other:
+            seen.append(to_do(study(folder), 1))
+
+    def interrupted(*_: Any) -> float:
+        # Another worker looks what there is to do just when this one is stopped.
+        other.enter_context(hold(folder / "out"))
+        Timer(0.5, look).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep_worker, "run_trial", interrupted)
+    plan = Plan(folder / "out", tiny.config(training_inputs / "base"), (), 1, "")
+    with pytest.raises(KeyboardInterrupt):
+        sweep_command._try(plan, found, "", None, ExitStack())
+    assert seen == ["wait"]
+    assert states(found) == ["FAIL", "WAITING"]
+
+
+def test_a_worker_waits_for_the_sweeps_folder_however_long_another_one_registers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep_worker, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(sweep_worker, "_SILENT_S", 0.0)
+    with ExitStack() as other:
+        other.enter_context(hold(tmp_path))
+        Timer(0.5, other.close).start()
+        with alone(tmp_path):
+            pass
+    assert capsys.readouterr().out.startswith(f"waiting: {tmp_path} is in use by process {os.getpid()} on ")
+
+
+def test_folder_and_study_are_tied_once_and_for_all(tmp_path: Path) -> None:
+    url, mine, theirs = f"sqlite:///{tmp_path}/studies.db", tmp_path / "a" / "out", tmp_path / "b" / "out"
+    for each in (mine, theirs):
+        each.mkdir(parents=True)
+    # The second time as after a kill between the two halves.
+    for _ in range(2):
+        tie(mine, study(tmp_path, url=url), url)
+        study(tmp_path, url=url).set_user_attr("folder_id", "")
+    tie(mine, study(tmp_path, url=url), url)
+    with pytest.raises(ValueError, match=r"belongs to another folder of that name, or to .*b/out before it was deleted"):
+        tie(theirs, study(tmp_path, url=url), url)
+    (mine / "trial-000").mkdir()
+    tie(mine, study(tmp_path, url=url), url)
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
+    with pytest.raises(
+        ValueError, match=r"a/out holds a sweep whose study is not in .*elsewhere\.db as out; give the --st"
+    ):
+        tie(mine, study(tmp_path, url=elsewhere), elsewhere)
+    (mine / "study.id").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"a/out/study\.id is not UTF-8 text; restore it or choose another output_dir"):
+        tie(mine, study(tmp_path, url=url), url)
+
+
 def test_each_trial_draws_other_values_and_the_same_seed_the_same_ones(tmp_path: Path) -> None:
     drawn = []
     for name in ("one", "two"):
@@ -125,7 +259,7 @@ def test_each_trial_draws_other_values_and_the_same_seed_the_same_ones(tmp_path:
 
 @pytest.mark.slow
 def test_two_workers_share_one_study(folder: Path, training_inputs: Path) -> None:
-    command = given(folder, training_inputs, 3, max_steps=3)
+    command = [*given(folder, training_inputs, 3, max_steps=3), f"--storage=sqlite:///{folder}/studies.db"]
     with faults.started(folder, command) as one, faults.started(folder, command) as two:
         assert (one.end(), two.end()) == (0, 0), one.printed + one.errors + two.printed + two.errors
         printed = [one.printed, two.printed]
@@ -140,6 +274,19 @@ def test_two_workers_share_one_study(folder: Path, training_inputs: Path) -> Non
     assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
     assert len(stores.table(parent.info.run_id, "trials.json")) == 3
     assert len(MlflowClient().search_model_versions(f"name='{training.MODEL}'")) == 1
+    assert len(study(folder, url=f"sqlite:///{folder}/studies.db").trials) == 3
+    assert not (folder / "out" / "study.db").exists()
+
+
+@pytest.mark.slow
+def test_each_trial_can_train_in_several_processes(folder: Path, training_inputs: Path) -> None:
+    printed = faults.finished(folder, given(folder, training_inputs, 1, max_steps=3, num_processes=2))
+    assert "best   trial 0: socratic_tone " in printed
+    found = runs()
+    assert found.keys() == {"0", "sweep"}
+    assert found["0"].data.params["run.num_processes"] == "2"
+    assert stores.steps(found["0"].info.run_id, "train/loss") == [1, 2, 3]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
 
 
 @pytest.mark.slow
