@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from socratic_mlflow.cli_fields import add_fields, given_fields
+from socratic_mlflow.cli_numbers import number
 from socratic_mlflow.model_names import CHAMPION, HELP
 
 _EXAMPLES = """examples:
@@ -43,28 +43,11 @@ def add(commands: Any) -> None:
     ):
         shown = "" if default is None else f" [{default}]"
         text = f"{what} (from {low} to {high}){shown}"
-        parse = _number(kind, low, high)
+        parse = number(kind, low, high)
         chat.add_argument(f"--{name}", type=parse, default=default, metavar=kind.__name__.upper(), help=text)
     fields = ("evaluation.max_new_tokens", "evaluation.style_profile", "run.preset", "model.", "quantization.")
     add_fields(chat, fields)
     chat.set_defaults(run=_chat)
-
-
-def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
-    """Reads a number as a person would write it, within its limits."""
-
-    def parse(text: str) -> Any:
-        try:
-            # Python reads 1_000 and full-width digits as well, which a person hardly means.
-            value = kind(text) if text.isascii() and "_" not in text else None
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"it is {text!r}; it takes {noun} from {low} to {high}")
-        return value
-
-    return parse
 
 
 def _chat(args: argparse.Namespace) -> int:

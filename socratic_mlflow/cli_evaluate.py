@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from socratic_mlflow.cli_fields import add_fields, given_fields
+from socratic_mlflow.model_names import HELP
 
 _EXAMPLES = """examples:
   socratic-mlflow evaluate models:/socratic-gemma@champion
@@ -29,8 +30,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    model = "models:/NAME/VERSION (or /STAGE, @ALIAS), runs:/RUN_ID/adapter, an adapter folder, or base"
-    evaluate.add_argument("model", metavar="MODEL", help=model)
+    evaluate.add_argument("model", metavar="MODEL", help=HELP)
     evaluate.add_argument("--against", metavar="MODEL", help="a second one: is it better or worse on the same questions?")
     questions = "other questions: one a line, or dialogues (.json, .jsonl), whose first messages are asked"
     evaluate.add_argument("--data", dest="evaluation.questions", metavar="FILE", help=questions)

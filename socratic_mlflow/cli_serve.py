@@ -6,7 +6,11 @@ import argparse
 from typing import Any
 
 from socratic_mlflow.cli_fields import add_fields, given_fields
+from socratic_mlflow.cli_numbers import number
+from socratic_mlflow.model_names import HELP
 
+# More than fits into a request of the size that is read.
+_MOST_TOKENS = 10_000_000
 _EXAMPLES = """examples:
   socratic-mlflow serve models:/socratic-gemma@champion
   socratic-mlflow serve models:/socratic-gemma/Production --host 0.0.0.0 --port 8080
@@ -30,12 +34,12 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    model = "models:/NAME/VERSION (or /STAGE, @ALIAS), runs:/RUN_ID/adapter, an adapter folder, or base"
-    serve.add_argument("model", metavar="MODEL", help=model)
+    serve.add_argument("model", metavar="MODEL", help=HELP)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on [127.0.0.1, this machine alone]")
-    serve.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any free one [8000]")
-    bound = "tokens; longer conversations are refused [4096]"
-    serve.add_argument("--max_prompt_tokens", type=int, default=4096, metavar="INT", help=bound)
+    port = "port to listen on; 0: any free one (from 0 to 65535) [8000]"
+    serve.add_argument("--port", type=number(int, 0, 65535), default=8000, metavar="INT", help=port)
+    bound = f"tokens; longer conversations are refused (from 1 to {_MOST_TOKENS}) [4096]"
+    serve.add_argument("--max_prompt_tokens", type=number(int, 1, _MOST_TOKENS), default=4096, metavar="INT", help=bound)
     add_fields(serve, ("run.preset", "model.", "quantization."))
     serve.set_defaults(run=_serve)
 

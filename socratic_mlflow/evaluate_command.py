@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from socratic_mlflow.comparison import COMPARED, Scored, differences, verdicts
 from socratic_mlflow.config import Config, flatten
 from socratic_mlflow.importing import quick_imports
+from socratic_mlflow.model_names import BASE_FIELDS, check_base_fields, check_full, full_name
 from socratic_mlflow.options import as_params, parse_values
 from socratic_mlflow.quality import collapse
 from socratic_mlflow.quiet import quiet, quiet_transformers
@@ -33,8 +34,6 @@ _SHOWN = {
     "question_overlap": "overlap with the question",
     "question_overlap_chance": "overlap by chance",
 }
-# Fields that say which base is loaded; a registered version has its own.
-_BASE_FIELDS = ("run.preset", "model.", "quantization.")
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,20 @@ def evaluate(model: str, against: str | None, given: Mapping[str, Any]) -> int:
     questions = read_asked(fields)
     name = fields.get("evaluation.style_profile")
     profile = read_profile(name) if name else None
+    model, against = full_name(model), full_name(against) if against else None
+    names = [model, against] if against else [model]
     with quick_imports():
         from socratic_mlflow.interruption import Interruption
         from socratic_mlflow.run_lifecycle import be_brief, store_trouble
 
         quiet_transformers()
         be_brief()
+        # Before the first model is asked, which may take minutes, and before a store is made for the base's evaluation.
+        check_base_fields(names, fields)
+        for each in names:
+            check_full(each)
         if trouble := store_trouble():
             raise ValueError(f"MLflow cannot be reached: {trouble}")
-        # Both before the first model is asked: that may take minutes.
-        _check([model, against] if against else [model], fields)
     with Interruption():
         ours = _evaluate_one(model, fields, questions, profile)
         if against:
@@ -83,20 +86,10 @@ def read_asked(fields: Mapping[str, Any]) -> list[str]:
     return evenly(read_questions(asked.questions)[0], asked.max_samples)
 
 
-def _check(names: Sequence[str], fields: Mapping[str, Any]) -> None:
-    from socratic_mlflow.named_model import check
-
-    for name in names:
-        check(name)
-    idle = [key for key in fields if key.startswith(_BASE_FIELDS)]
-    if idle and all(name.startswith(("models:/", "runs:/")) for name in names):
-        raise ValueError(f"{idle[0]} has no effect here: {names[0]} has its own base")
-
-
 def _equal_conditions(ours: Evaluated, against: str) -> dict[str, Any]:
     """The limit that the first model was asked under; and for `base` the very base that it has."""
     equal = {"evaluation.max_new_tokens": ours.config.evaluation.max_new_tokens}
-    same = _BASE_FIELDS[1:] if against == "base" else ()
+    same = BASE_FIELDS[1:] if against == "base" else ()
     return equal | {key: value for key, value in flatten(ours.config).items() if key.startswith(same)}
 
 

@@ -24,6 +24,8 @@ _DEEPEST = 20
 _ROLES = ("user", "model", "assistant", "system")
 # A template is rendered once for each reply, so that a chat of thousands of turns would take minutes to prepare.
 MOST_MESSAGES, MOST_CONVERSATIONS = 100, 256
+# Tokens that one request may have generated, all its replies together: 256 of 256, or 8 of 8,192.
+MOST_REPLY_TOKENS = 65_536
 _MOST_STOPS, _LONGEST_STOP = 4, 100
 _MOST_TOKENS = 8192
 _HIGHEST_SEED = 2**63 - 1
@@ -163,6 +165,15 @@ def parse_params(given: Mapping[str, Any] | None, default_max_tokens: int) -> Re
         seed=_seed(values.get("seed", _NO_SEED)),
         stop=_stops(values.get("stop", [])),
     )
+
+
+def check_cost(count: int, params: ReplyParams) -> None:
+    """BadRequestError (one line) where `count` replies could be longer than a server lets one request be."""
+    if count * params.max_tokens > MOST_REPLY_TOKENS:
+        raise BadRequestError(
+            f"{count} conversations with max_tokens {params.max_tokens} are up to {count * params.max_tokens} tokens; "
+            f"at most {MOST_REPLY_TOKENS} are generated for one request"
+        )
 
 
 def _number(name: str, value: Any, low: float, high: float, above: bool = False) -> float:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.config import Config, with_values
+from socratic_mlflow.model_names import HELP
 from socratic_mlflow.options import build_config, read_yaml
 from socratic_mlflow.untrusted import read_object
 
 if TYPE_CHECKING:
     from socratic_mlflow.tokens import ChatFormat
-
-ACCEPTED = "models:/NAME/VERSION (or /STAGE, @ALIAS), runs:/RUN_ID/adapter, an adapter folder, or base"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def check(name: str) -> None:
     if name.startswith(("models:/", "runs:/")):
         _version(name)
     elif name != "base" and not (Path(name) / "adapter_config.json").is_file():
-        raise ValueError(f"{name}: no adapter folder (it has no adapter_config.json); MODEL is {ACCEPTED}")
+        raise ValueError(f"{name}: no adapter folder (it has no adapter_config.json); MODEL is {HELP}")
 
 
 def load(name: str, fields: Mapping[str, Any]) -> NamedModel:
@@ -62,7 +61,7 @@ def _from_mlflow(uri: str) -> NamedModel:
         loaded = mlflow.pyfunc.load_model(fixed)
         model = loaded.unwrap_python_model()
     except (MlflowException, OSError) as error:
-        raise ValueError(f"{uri}: cannot be loaded ({_one_line(error)}); MODEL is {ACCEPTED}") from None
+        raise ValueError(f"{uri}: cannot be loaded ({_one_line(error)}); MODEL is {HELP}") from None
     if type(model).__name__ != SocraticModel.__name__:
         raise ValueError(f"{uri}: is no model that this project registered")
     found = NamedModel(uri, model.model, model.chat, model.config, version, loaded.metadata.model_id)
@@ -80,12 +79,12 @@ def _version(uri: str) -> Any:
     if re.fullmatch(r"runs:/.+/.+|models:/m-\w+", uri):
         return None
     if not re.fullmatch(r"models:/[^/@]+(/[^/@]+|@[^/@]+)", uri):
-        raise ValueError(f"{uri}: names no model; MODEL is {ACCEPTED}")
+        raise ValueError(f"{uri}: names no model; MODEL is {HELP}")
     try:
         client = MlflowClient()
         return client.get_model_version(*get_model_name_and_version(client, uri))
     except MlflowException as error:
-        raise ValueError(f"{uri}: is not in the registry ({_one_line(error)}); MODEL is {ACCEPTED}") from None
+        raise ValueError(f"{uri}: is not in the registry ({_one_line(error)}); MODEL is {HELP}") from None
 
 
 def _from_base(name: str, fields: Mapping[str, Any]) -> NamedModel:

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from socratic_mlflow.incoming import MOST_BYTES, TOO_LARGE, BadRequestError, read_object
 from socratic_mlflow.openai_forms import ChatRequest, Completion, error_body, listed, read_request
-from socratic_mlflow.replying import Answer, GrowingText, Replier, failure
+from socratic_mlflow.replying import Answer, Replier, UnwantedError, failure
 
 # Seconds between two looks at whether a client that waits for a whole reply is still there.
 _LOOK_S = 0.2
@@ -64,8 +64,10 @@ class Desk:
             return self.closing or is_gone()
 
         def work() -> Answer | None:
-            answers = [] if is_over() else self.replier.answer([prompt], asked.params, hear, is_over)
-            return None if is_over() or not answers else answers[0]
+            try:
+                return self.replier.answer([prompt], asked.params, hear, is_over)[0]
+            except UnwantedError:
+                return None
 
         return asyncio.get_running_loop().run_in_executor(self._worker, work)
 
@@ -134,30 +136,28 @@ async def _whole(desk: Desk, prompt: list[int], asked: ChatRequest, completion: 
 
 async def _stream(desk: Desk, prompt: list[int], asked: ChatRequest, completion: Completion) -> AsyncIterator[str]:
     """The reply as server-sent events. Where the client goes, this generator is closed, and generating ends with it."""
-    gone, growing = False, GrowingText(asked.params.stop)
+    gone = False
     heard: asyncio.Queue[str | None] = asyncio.Queue()
     put, tell = heard.put_nowait, asyncio.get_running_loop().call_soon_threadsafe
     try:
-        future = desk.begin(prompt, asked, lambda: gone, lambda text: tell(put, text))
+        future = desk.begin(prompt, asked, lambda: gone, lambda piece: tell(put, piece))
         future.add_done_callback(lambda _: put(None))
         yield _event(completion.chunk({"role": "assistant", "content": ""}))
-        while (text := await heard.get()) is not None:
-            if piece := growing.more(text):
-                yield _event(completion.chunk({"content": piece}))
-        yield _end(future, growing, asked, completion)
+        while (piece := await heard.get()) is not None:
+            yield _event(completion.chunk({"content": piece}))
+        yield _end(future, asked, completion)
     finally:
         gone = True
 
 
-def _end(future: asyncio.Future[Answer | None], growing: GrowingText, asked: ChatRequest, completion: Completion) -> str:
+def _end(future: asyncio.Future[Answer | None], asked: ChatRequest, completion: Completion) -> str:
     """The last events of a stream, its status line being long gone: where it failed, an error among them."""
     if error := future.exception():
         return _event(error_body(failure(error), "server_error"))
     answer = future.result()
     if answer is None:
         return _event(error_body(_STOPPING, "server_error"))
-    events = [completion.chunk({"content": rest})] if (rest := growing.rest(answer.text)) else []
-    events.append(completion.chunk({}, answer.finish))
+    events = [completion.chunk({}, answer.finish)]
     if asked.usage:
         events.append(completion.counts(answer))
     return "".join(map(_event, events)) + "data: [DONE]\n\n"

@@ -6,12 +6,14 @@ import logging
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from socratic_mlflow.dialogues import Message
 from socratic_mlflow.incoming import BadRequestError, ReplyParams
+from socratic_mlflow.streaming import Pieces, Spelling, cut
 
 if TYPE_CHECKING:
     from socratic_mlflow.tokens import ChatFormat
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 MAX_PROMPT_TOKENS = 4096
 # Below it the logits overflow; the replies are the greedy ones long before.
 _LOWEST_TEMPERATURE = 0.01
-# What a tokenizer writes for the first bytes of a character whose last ones have not been generated yet.
-_HALF = "\ufffd"
+# Seconds between two looks at whether anybody still waits, while another request is being answered.
+_LOOK_S = 0.1
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ class Answer:
     prompt_tokens: int
     tokens: int
     finish: str
+
+
+class UnwantedError(Exception):
+    """Nobody waits for these answers any more, so they were not made, or not to their end."""
 
 
 class Replier:
@@ -79,17 +85,18 @@ class Replier:
         hear: Callable[[str], object] | None = None,
         is_over: Callable[[], bool] = lambda: False,
     ) -> list[Answer]:
-        """One answer to each of `prompts`, in their order.
+        """One answer to each of `prompts`, in their order; UnwantedError as soon as `is_over()`, also while others have the
+        model.
 
-        `hear` gets the text so far after every token (of one prompt only); generating ends early once `is_over()`.
-        With a seed, the same prompts get the same replies; global random state is left as it was.
+        `hear` gets the answer (of one prompt only) in pieces as it is generated. With a seed, the same prompts get the same
+        replies; global random state is left as it was.
         """
         import torch
 
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         answers: dict[int, Answer] = {}
         cuda = [self._model.device] if self._model.device.type == "cuda" else []
-        with self._generating, torch.random.fork_rng(cuda), torch.inference_mode():
+        with self._turn(is_over), torch.random.fork_rng(cuda), torch.inference_mode():
             torch.manual_seed(secrets.randbits(63) if params.seed is None else params.seed)
             self._model.eval()
             for start in range(0, len(order), self._batch_size):
@@ -97,6 +104,19 @@ class Replier:
                 made = self._generate([prompts[index] for index in chosen], params, hear, is_over)
                 answers |= zip(chosen, made, strict=True)
         return [answers[index] for index in range(len(prompts))]
+
+    @contextmanager
+    def _turn(self, is_over: Callable[[], bool]) -> Iterator[None]:
+        """The model for oneself. Who waits in vain is not to keep a thread of the server's until it is their turn."""
+        while True:
+            if is_over():
+                raise UnwantedError
+            if self._generating.acquire(timeout=_LOOK_S):
+                break
+        try:
+            yield
+        finally:
+            self._generating.release()
 
     def _folded(self, messages: Sequence[Message]) -> Sequence[Message]:
         """`messages` with a system message's text put before the first question: no training dialogue has such a turn.
@@ -145,7 +165,7 @@ class Replier:
         device = self._model.device
         ids = torch.tensor([[pad] * gap + ids for gap, ids in zip(lacking, prompts, strict=True)], device=device)
         mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in lacking], device=device)
-        watch = _Watch(self._said, width, params.stop, hear, is_over)
+        watch = _Watch(self._chat, len(prompts), params.stop, hear, is_over)
         made = self._model.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -156,17 +176,16 @@ class Replier:
             stopping_criteria=StoppingCriteriaList([watch]),
             **_drawn(params),
         )
+        if is_over():
+            raise UnwantedError
         rows = made[:, width:].tolist()
-        return [self._answer(len(prompt), row, params) for prompt, row in zip(prompts, rows, strict=True)]
-
-    def _said(self, row: Sequence[int]) -> tuple[str, int]:
-        """(text, tokens) of a generated row up to its end; tokens is len(row) where it has none."""
-        end = next((index for index, token in enumerate(row) if token in self._chat.stop_ids), len(row))
-        return self._chat.text(row[:end]), end
+        answers = [self._answer(len(prompt), row, params) for prompt, row in zip(prompts, rows, strict=True)]
+        watch.tell_rest(answers[0])
+        return answers
 
     def _answer(self, prompt_tokens: int, row: list[int], params: ReplyParams) -> Answer:
-        said, tokens = self._said(row)
-        text, stopped = cut(said, params.stop)
+        tokens = next((index for index, token in enumerate(row) if token in self._chat.stop_ids), len(row))
+        text, stopped = cut(self._chat.text(row[:tokens]), params.stop)
         return Answer(text, prompt_tokens, tokens, "stop" if stopped or tokens < len(row) else "length")
 
 
@@ -175,13 +194,14 @@ class _Watch:
 
     def __init__(
         self,
-        said: Callable[[Sequence[int]], tuple[str, int]],
-        width: int,
+        chat: ChatFormat,
+        rows: int,
         stop: Sequence[str],
         hear: Callable[[str], object] | None,
         is_over: Callable[[], bool],
     ) -> None:
-        self._said, self._width, self._stop, self._hear, self._is_over = said, width, stop, hear, is_over
+        self._hear, self._is_over = hear, is_over
+        self._rows = [(Spelling(chat), Pieces(stop)) for _ in range(rows)] if stop or hear else []
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Which of the rows of `input_ids` (rows x tokens, prompt included) are done, as a bool tensor."""
@@ -189,12 +209,20 @@ class _Watch:
 
         over = self._is_over()
         done = [over] * len(input_ids)
-        if not over and (self._stop or self._hear):
-            texts = [self._said(row)[0] for row in input_ids[:, self._width :].tolist()]
-            done = [cut(text, self._stop)[1] for text in texts]
-            if self._hear:
-                self._hear(texts[0])
+        if self._rows and not over:
+            for (spelling, pieces), token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+                self._tell(pieces.more(spelling.more(token)))
+            done = [pieces.stopped for _, pieces in self._rows]
         return torch.tensor(done, device=input_ids.device)
+
+    def tell_rest(self, answer: Answer) -> None:
+        """Have the last of the finished `answer` heard: what was held back because more might have come."""
+        if self._hear:
+            self._tell(self._rows[0][1].rest(answer.text))
+
+    def _tell(self, piece: str) -> None:
+        if self._hear and piece:
+            self._hear(piece)
 
 
 def _drawn(params: ReplyParams) -> dict[str, Any]:
@@ -202,46 +230,6 @@ def _drawn(params: ReplyParams) -> dict[str, Any]:
     if params.temperature < _LOWEST_TEMPERATURE:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": params.temperature, "top_p": params.top_p, "top_k": 0}
-
-
-def cut(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """(`text` up to the first of `stop` in it, whether there was one)."""
-    found = [place for each in stop if (place := text.find(each)) >= 0]
-    return (text[: min(found)].rstrip(), True) if found else (text, False)
-
-
-class GrowingText:
-    """Turns a text that is seen again and again, each time longer, into pieces that add up to it."""
-
-    def __init__(self, stop: Sequence[str] = ()) -> None:
-        self._stop = stop
-        self._shown = ""
-
-    def more(self, text: str) -> str:
-        """What of `text` is certain and was not given before; may be empty.
-
-        Held back are half a character, and an end that may be the beginning of a stop text.
-        """
-        sure, stopped = cut(text, self._stop)
-        if not stopped:
-            sure = sure.rstrip(_HALF)
-            held = max((self._begun(sure, each) for each in self._stop), default=0)
-            sure = sure[: len(sure) - held].rstrip() if held else sure
-        return self._advance(sure)
-
-    def rest(self, text: str) -> str:
-        """What is left of the finished reply `text`."""
-        return self._advance(text)
-
-    def _begun(self, text: str, stop: str) -> int:
-        """How many characters at the end of `text` are the beginning of `stop`."""
-        return next((size for size in range(len(stop) - 1, 0, -1) if text.endswith(stop[:size])), 0)
-
-    def _advance(self, text: str) -> str:
-        if not text.startswith(self._shown):
-            return ""
-        piece, self._shown = text[len(self._shown) :], text
-        return piece
 
 
 def failure(error: BaseException) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from socratic_mlflow.model_names import check_base_fields, check_full, full_name, load_full
 from socratic_mlflow.options import parse_values
-from socratic_mlflow.quiet import quiet, quiet_transformers
+from socratic_mlflow.quiet import quiet
 
 if TYPE_CHECKING:
     from socratic_mlflow.named_model import NamedModel
@@ -23,44 +24,25 @@ def serve(model: str, host: str, port: int, max_prompt_tokens: int, given: Mappi
     """Serve `model` on `host` and `port` until Ctrl-C or SIGTERM, which raise KeyboardInterrupt once all is closed."""
     quiet()
     fields = parse_values(given)
-    if max_prompt_tokens < 1:
-        raise ValueError(f"--max_prompt_tokens is {max_prompt_tokens}; allowed: at least 1")
+    name = full_name(model)
     # Before the model is loaded, which may take minutes.
-    _check(model, fields)
+    check_base_fields([name], fields)
+    check_full(name)
     with _listening(host, port) as listener:
         from socratic_mlflow.interruption import Interruption
 
         with Interruption():
-            from socratic_mlflow.named_model import load
             from socratic_mlflow.progress import say
 
-            quiet_transformers()
-            say(f"loading {model} ...")
-            desk = _desk(load(model, fields), max_prompt_tokens)
+            say(f"loading {name} ...")
+            desk = _desk(load_full(name, fields), model, max_prompt_tokens)
             _say_where(host, listener.getsockname()[1], desk, say)
             _run(desk, listener)
     return 0
 
 
-def _check(model: str, fields: Mapping[str, Any]) -> None:
-    """ValueError (one line) where `model` names nothing, or MLflow is away, before anything large is loaded."""
-    from socratic_mlflow.named_model import check
-
-    if model.startswith(("models:/", "runs:/")):
-        if fields:
-            raise ValueError(f"{next(iter(fields))} has no effect here: {model} has its own base")
-        from socratic_mlflow.run_lifecycle import be_brief, store_trouble
-
-        be_brief()
-        if trouble := store_trouble():
-            raise ValueError(f"MLflow cannot be reached: {trouble}")
-    check(model)
-
-
 def _listening(host: str, port: int) -> socket.socket:
     """A listening socket, whose clients wait until the model is loaded; ValueError (one line) where there can be none."""
-    if not 0 <= port <= 65535:
-        raise ValueError(f"--port is {port}; allowed: 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
@@ -75,19 +57,19 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _desk(named: NamedModel, max_prompt_tokens: int) -> Desk:
+def _desk(named: NamedModel, given: str, max_prompt_tokens: int) -> Desk:
     from socratic_mlflow.openai_api import Desk
     from socratic_mlflow.replying import Replier
 
     limits = named.config.evaluation
     replier = Replier(named.model, named.chat, limits.generation_batch_size, max_prompt_tokens)
-    return Desk(replier, _names(named), limits.max_new_tokens)
+    return Desk(replier, _names(named, given), limits.max_new_tokens)
 
 
-def _names(named: NamedModel) -> tuple[str, ...]:
+def _names(named: NamedModel, given: str) -> tuple[str, ...]:
     """What clients may call the model: its short name, as answers call it, and the name it was loaded by."""
     short = named.version.name if named.version else Path(named.name).resolve().name
-    return (short, named.name)
+    return (short, given, named.name)
 
 
 def _say_where(host: str, port: int, desk: Desk, say: Any) -> None:

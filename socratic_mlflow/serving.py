@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from socratic_mlflow.config import Config, shown, with_values
-from socratic_mlflow.incoming import BadRequestError, ReplyParams, conversations, declared, parse_params
-from socratic_mlflow.replying import MAX_PROMPT_TOKENS, Replier
-from socratic_mlflow.scoring_guard import RefusedError, failed, guard_scoring_server
+from socratic_mlflow.incoming import BadRequestError, ReplyParams, check_cost, conversations, declared, parse_params
+from socratic_mlflow.replying import MAX_PROMPT_TOKENS, Replier, UnwantedError
+from socratic_mlflow.scoring_guard import ADMITTED, RefusedError, failed, gave_up, guard_scoring_server
 
 # One conversation of one message.
 INPUT_EXAMPLE = [[{"role": "user", "content": "正義とは何でしょうか？"}]]
@@ -52,6 +52,8 @@ def _any_input(predict: Callable[..., list[str]]) -> Callable[..., list[str]]:
             return predict(self, context, conversations(model_input), params)
         except BadRequestError as error:
             raise RefusedError(str(error)) from None
+        except UnwantedError:
+            raise gave_up() from None
         except MlflowException:
             raise
         except Exception as error:
@@ -86,11 +88,21 @@ class SocraticModel(PythonModel):
         base = load_base(self.config.model, self.config.quantization)
         self.model = load_adapter(base, context.artifacts["adapter"])
         self.replier = Replier(self.model, self.chat, self.config.evaluation.generation_batch_size, bound)
-        guard_scoring_server(self.read_params)
+        guard_scoring_server(self.prepare)
 
     def read_params(self, given: Any) -> ReplyParams:
         """The params of a request; BadRequestError (one line) for an unknown one, and for a wrong type or range."""
         return parse_params(given, self.config.evaluation.max_new_tokens)
+
+    def prepare(self, talks: Mapping[str, Any], given: Any) -> tuple[list[list[int]], ReplyParams]:
+        """(prompts as token ids, params) of a server's request {'inputs' or 'messages': ...} with the params `given`.
+
+        BadRequestError (one line) where it cannot be answered, or would keep the server too long.
+        """
+        wanted = self.read_params(given)
+        asked = conversations(talks.get("inputs", talks))
+        check_cost(len(asked), wanted)
+        return [self.replier.prompt(messages, wanted) for messages in asked], wanted
 
     def predict(
         self,
@@ -99,9 +111,13 @@ class SocraticModel(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> list[str]:
         """One reply for each conversation, all with the same `params` (see `incoming.py`), greedily by default."""
-        wanted = self.read_params(params)
-        prompts = [self.replier.prompt(messages, wanted) for messages in model_input]
-        return [answer.text for answer in self.replier.answer(prompts, wanted)]
+        if admitted := ADMITTED.get():
+            answers = self.replier.answer(admitted.prompts, admitted.params, is_over=admitted.is_over)
+        else:
+            wanted = self.read_params(params)
+            prompts = [self.replier.prompt(messages, wanted) for messages in model_input]
+            answers = self.replier.answer(prompts, wanted)
+        return [answer.text for answer in answers]
 
 
 # MLflow wraps `predict` in its check as soon as the class stands, so the conversion goes around that from here.

@@ -90,6 +90,14 @@ def test_an_adapter_folder_answers_as_its_version(evaluate, trained):
     assert stores.table(by_folder, samples_file(0)) == stores.table(by_uri, samples_file(0))
 
 
+def test_a_run_is_named_by_its_bare_id_as_well(evaluate, trained):
+    run = trained.run.info.run_id
+    code, _, (ours, theirs) = evaluate(run, "--against", run)
+    assert code == 0
+    assert stores.table(ours, samples_file(0)) == stores.table(theirs, samples_file(0))
+    assert MlflowClient().get_run(ours).data.params["evaluated_model"] == f"runs:/{run}/adapter"
+
+
 def test_a_moved_adapter_folder_still_names_its_base(evaluate, trained, training_inputs, tmp_path):
     shutil.copytree(trained.output / "best_adapter", tmp_path / "moved")
     _, _, (moved,) = evaluate(tmp_path / "moved", "--max_new_tokens", 6, "--preset", "embedded")

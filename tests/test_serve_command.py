@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import serving
 import tiny
 import training
+from fuzzing import as_bytes, mutated
 from servers import free_port
 
 from socratic_mlflow.incoming import MOST_BYTES
@@ -22,6 +24,7 @@ from socratic_mlflow.serve_command import _listening
 URI = f"models:/{training.MODEL}@champion"
 MESSAGES = [{"role": "user", "content": tiny.QUESTIONS[0]}]
 DRAWN = {"temperature": 1.5, "max_tokens": 30}
+FUZZ_SEED, REQUESTS = 21, 300
 COMMAND = ["-m", "socratic_mlflow", "serve"]
 
 
@@ -51,12 +54,8 @@ def streamed(client, **changes):
 def test_a_reply_has_what_clients_of_the_api_read(client):
     answer = create(client)
     (choice,) = answer.choices
-    assert (answer.object, answer.model, choice.index, choice.message.role) == (
-        "chat.completion",
-        training.MODEL,
-        0,
-        "assistant",
-    )
+    expected = ("chat.completion", training.MODEL, 0, "assistant")
+    assert (answer.object, answer.model, choice.index, choice.message.role) == expected
     assert choice.message.content
     assert choice.finish_reason in ("stop", "length")
     assert 0 < answer.usage.completion_tokens <= 6 < answer.usage.prompt_tokens
@@ -77,7 +76,7 @@ def test_a_streamed_reply_is_the_same_in_pieces(client, seed):
     assert [finish for finish in finishes if finish] == [whole.finish_reason] == [finishes[-1]]
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({chunk.id for chunk in chunks}) == 1
-    assert len(chunks) > 4
+    assert len(chunks) > 3
 
 
 def test_a_stream_ends_with_its_token_counts_where_they_are_asked_for(client):
@@ -181,6 +180,40 @@ def test_what_no_client_sends_is_a_400_as_well(site, body, headers, message):
     assert json.loads(text)["error"]["message"].startswith(message)
 
 
+# Beside what every request may have: what only this API knows.
+KEYS = ["model", "messages", "role", "content", "temperature", "max_tokens", "max_completion_tokens", "seed", "stop", "n"]
+KEYS += ["stream", "stream_options", "tools", "response_format", "logprobs", "user", "inputs", "type", "text", ""]
+
+
+def fuzzed(draw):
+    """The body of one request: sometimes right, mostly not."""
+    text = draw.choice(["正義とは？", [{"type": "text", "text": "徳とは？"}]])
+    talk = [{"role": "user", "content": text}, {"role": "assistant", "content": "君は？"}, *MESSAGES]
+    right = {"messages": draw.choice([talk, talk[2:]]), "max_tokens": 2, "stream": draw.random() < 0.3}
+    right |= draw.choice([{}, {"temperature": draw.random() * 2, "seed": draw.randrange(9)}, {"stop": ["。", "か"]}])
+    for _ in range(draw.randrange(4)):
+        right = mutated(draw, right, KEYS)
+    return as_bytes(draw, right)
+
+
+def test_hundreds_of_requests_are_answered_or_refused_with_a_sentence(site):
+    draw, counts, connection = random.Random(FUZZ_SEED), {200: 0, 400: 0, 404: 0}, site.connect()
+    for number in range(REQUESTS):
+        body = fuzzed(draw)
+        status, text = serving.post(connection, "/v1/chat/completions", body)
+        assert status in counts, (number, body, text)
+        counts[status] += 1
+        if status != 200:
+            message = json.loads(text)["error"]["message"]
+            assert 10 < len(message) < 500 and "\n" not in message and "Traceback" not in message, (number, body, text)
+        elif text.startswith("data: "):
+            assert text.endswith("data: [DONE]\n\n") and '"error"' not in text, (number, body, text)
+        else:
+            assert isinstance(json.loads(text)["choices"][0]["message"]["content"], str), (number, body, text)
+    connection.close()
+    assert min(counts[200], counts[400]) > REQUESTS / 10 and "Traceback" not in site.log.read_text(), counts
+
+
 def test_the_models_are_listed_and_others_are_not_found(client):
     assert [model.id for model in client.models.list()] == [training.MODEL]
     assert client.models.retrieve(training.MODEL).owned_by == "socratic-mlflow"
@@ -213,13 +246,14 @@ def test_parallel_clients_get_what_each_gets_alone(client):
     assert all(plain == pieces for plain, pieces in alone)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, number):
-    with serving.started([*COMMAND, URI], tmp_path, trained.store, "/health") as site:
+@pytest.mark.parametrize(("number", "by_run"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, number, by_run):
+    model, short = (trained.run.info.run_id, "adapter") if by_run else (URI, training.MODEL)
+    with serving.started([*COMMAND, model], tmp_path, trained.store, "/health") as site:
         slow = site.connect()
         slow.request("POST", "/v1/chat/completions", b"{", serving.JSON | {"Content-Length": "100"})
         connection = site.connect()
-        body = {"messages": MESSAGES, "max_tokens": 450, "temperature": 1.5, "seed": 1, "stream": True}
+        body = {"model": model, "messages": MESSAGES, "max_tokens": 450, "temperature": 1.5, "seed": 1, "stream": True}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), serving.JSON)
         answer = connection.getresponse()
         answer.readline()
@@ -234,7 +268,7 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, nu
     assert "the server is being stopped" in rest or "[DONE]" in rest
     assert "Traceback" not in printed
     assert printed.splitlines()[-1] == "socratic-mlflow: interrupted"
-    assert f"ready  http://127.0.0.1:{site.port}/v1/chat/completions (model {training.MODEL})" in printed
+    assert f"ready  http://127.0.0.1:{site.port}/v1/chat/completions (model {short})" in printed
 
 
 def test_a_port_is_taken_before_the_model_is_loaded():
@@ -246,10 +280,11 @@ def test_a_port_is_taken_before_the_model_is_loaded():
     ("arguments", "message"),
     [
         ((URI, "--port", "{taken}"), "cannot listen on 127.0.0.1 port {taken}: Address already in use; give another"),
-        ((URI, "--port", "70000"), "--port is 70000; allowed: 0 to 65535"),
-        ((URI, "--port", "many"), "argument --port: invalid int value: 'many'"),
+        ((URI, "--port", "70000"), "argument --port: it is '70000'; it takes a whole number from 0 to 65535"),
+        ((URI, "--port", "8_000"), "argument --port: it is '8_000'; it takes a whole number from 0 to 65535"),
+        ((URI, "--port", "８０００"), "argument --port: it is '８０００'; it takes a whole number"),
         ((URI, "--host", "nowhere.invalid"), "cannot listen on nowhere.invalid port"),
-        ((URI, "--max_prompt_tokens", "0"), "--max_prompt_tokens is 0; allowed: at least 1"),
+        ((URI, "--max_prompt_tokens", "0"), "argument --max_prompt_tokens: it is '0'; it takes a whole number from 1 to"),
         (("models:/nobody/1", "--port", "0"), "models:/nobody/1: is not in the registry"),
         ((URI, "--base_model", "embedded"), "model.base_model has no effect here: models:/"),
         (("nowhere", "--port", "0"), "nowhere: no adapter folder"),

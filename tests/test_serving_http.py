@@ -11,6 +11,7 @@ import pytest
 import serving
 import tiny
 import training
+from fuzzing import as_bytes, mutated
 
 from socratic_mlflow.incoming import MOST_BYTES
 
@@ -21,6 +22,8 @@ DEEP = b'{"inputs": ' + b"[" * 100_000
 # json reads it, and what then looks at it would not bear it.
 NESTED = b"[" * 900 + b"]" * 900
 QUICK = {"max_tokens": 2}
+KEYS = ["inputs", "messages", "params", "role", "content", "temperature", "top_p", "max_tokens", "seed", "stop"]
+KEYS += ["instances", "dataframe_split", "dataframe_records", "prompt", "input", "n", "", "正義"]
 FUZZ_SEED, REQUESTS = 20, 1000
 
 
@@ -106,6 +109,7 @@ def test_params_change_the_reply_and_a_seed_repeats_it(connection):
         ({"inputs": "a", "params": {"max_tokens": 600}}, "the conversation has"),
         ({"inputs": "a", "params": []}, "params is an object of"),
         ({"inputs": "正義とは何か。" * 2000}, "the conversation has"),
+        ({"inputs": ["a"] * 200, "params": {"max_tokens": 400}}, "200 conversations with max_tokens 400 are up to 80000"),
         ({"dataframe_split": {"columns": ["q"], "data": [["a"]]}}, "the request needs 'inputs' (with 'params' beside it)"),
         ({}, "the request needs 'inputs'"),
         ([ASKED], "the request's body is a JSON object; got list"),
@@ -158,31 +162,6 @@ def test_a_client_that_goes_in_the_middle_of_its_request_leaves_no_traceback(sit
     assert "Traceback" not in site.log.read_text()
 
 
-# What a fuzzed value may be: most of it wrong wherever it stands.
-ODD = [None, True, False, 0, 1, -1, 2.5, 1e308, 10**30, float("nan"), "", " ", "a", "\0", "\ud800"]
-ODD += ["<end_of_turn>\n<start_of_turn>model", "{{ 1 }}"]
-ODD += ["正義", "🦉" * 300, "user", "system", "<eos>", [], {}, [[]], [None], {"role": "user"}, {"a": {"b": []}}]
-KEYS = ["inputs", "messages", "params", "role", "content", "temperature", "top_p", "max_tokens", "seed", "stop"]
-KEYS += ["instances", "dataframe_split", "dataframe_records", "prompt", "input", "n", "", "正義"]
-
-
-def mutated(draw, value):
-    """`value` with something in it changed, added, doubled or left out."""
-    if draw.random() < 0.15 or not isinstance(value, dict | list) or not value:
-        return draw.choice(ODD)
-    if isinstance(value, list):
-        place = draw.randrange(len(value))
-        changed = mutated(draw, value[place])
-        return draw.choice([[*value[:place], changed, *value[place + 1 :]], [*value, changed], value * 2, value[:place]])
-    key = draw.choice(list(value))
-    action = draw.randrange(4)
-    if action == 0:
-        return {name: value[name] for name in value if name != key}
-    if action == 1:
-        return value | {draw.choice(KEYS): draw.choice(ODD)}
-    return value | {key: mutated(draw, value[key])}
-
-
 def fuzzed(draw):
     """The body of one request: sometimes right, mostly not."""
     talk = [ASKED, ANSWERED, ASKED][: draw.choice([1, 3])]
@@ -191,12 +170,8 @@ def fuzzed(draw):
     inputs = draw.choice([[talk], talk, "正義とは？", ["正義とは？", "徳とは？"]])
     right = draw.choice([{"inputs": inputs, "params": params}, {"messages": talk, **params}])
     for _ in range(draw.randrange(4)):
-        right = mutated(draw, right)
-    body = json.dumps(right).encode()
-    if draw.random() < 0.1:
-        place = draw.randrange(len(body) + 1)
-        body = body[:place] + draw.randbytes(draw.randrange(4)) + body[place + draw.randrange(9) :]
-    return body
+        right = mutated(draw, right, KEYS)
+    return as_bytes(draw, right)
 
 
 def test_a_thousand_requests_are_answered_or_refused_with_a_sentence(site, connection):

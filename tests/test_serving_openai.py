@@ -14,9 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from servers import free_port, wait_until
 
+from socratic_mlflow.incoming import ReplyParams
 from socratic_mlflow.openai_api import Desk, make_app
 from socratic_mlflow.replying import Replier
-from socratic_mlflow.scoring_guard import RefusedError, guarded
+from socratic_mlflow.scoring_guard import ADMITTED, Admitted, RefusedError, guarded
 from socratic_mlflow.tokens import ChatFormat
 
 PATH = "/v1/chat/completions"
@@ -126,12 +127,21 @@ def test_a_failure_is_a_sentence_without_details(serve, kind, sentence, stream, 
     assert '"type": "server_error"' in text.replace('":"', '": "')
 
 
+def answered(invocations):
+    """What comes of a request that was found right, in an MLflow server with these `invocations`."""
+    token = ADMITTED.set(Admitted({"inputs": "a"}, [[1]], ReplyParams(), time.monotonic() + PATIENCE_S))
+    try:
+        return guarded(invocations)(b"", "", None, None)
+    finally:
+        ADMITTED.reset(token)
+
+
 def test_a_failure_in_mlflows_server_is_a_sentence_as_well():
     def invocations(*_):
         raise RuntimeError("secret\ndetail")
 
     with pytest.raises(RefusedError) as caught:
-        guarded(invocations, lambda params: None)(b'{"inputs": "a"}', "application/json", None, None)
+        answered(invocations)
     assert caught.value.get_http_status_code() == 500
     assert caught.value.message == "the server failed to answer this request; its log says why"
 
@@ -142,7 +152,7 @@ def test_what_mlflows_server_says_of_a_request_is_said_without_the_request_and_i
         raise MlflowException(message, BAD_REQUEST, stack_trace="Traceback ...")
 
     with pytest.raises(RefusedError) as caught:
-        guarded(invocations, lambda params: None)(b'{"inputs": "a"}', "application/json", None, None)
+        answered(invocations)
     assert caught.value.get_http_status_code() == 400
     assert json.loads(caught.value.serialize_as_json())["message"] == "no such thing here"
     assert "Traceback" not in caught.value.serialize_as_json()

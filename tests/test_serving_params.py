@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socratic_mlflow.incoming import ReplyParams, declared, parse_params
-from socratic_mlflow.replying import GrowingText, cut
+from socratic_mlflow.streaming import Pieces, cut
 
 DEFAULT = ReplyParams(max_tokens=6)
 
@@ -65,17 +65,19 @@ def test_a_text_is_cut_at_the_first_of_its_stop_texts():
 
 
 def test_an_end_that_may_become_a_stop_text_waits_until_that_is_certain():
-    growing = GrowingText(("END",))
-    assert [growing.more(text) for text in ("aE", "aEN", "aENx", "aENxEND", "aENxENDy")] == ["a", "", "ENx", "", ""]
+    pieces = Pieces(("END",))
+    assert [pieces.more(text) for text in ("aE", "N", "x", "END", "y")] == ["a", "", "ENx", "", ""]
+    assert pieces.stopped
 
 
-def test_half_a_character_waits_for_its_other_half():
-    growing = GrowingText()
-    assert [growing.more(text) for text in ("君\ufffd", "君\ufffd\ufffd", "君は")] == ["君", "", "は"]
-
-
-@given(st.text("abE 。", max_size=30), st.lists(st.text("abE。", min_size=1, max_size=3), max_size=3))
+@given(st.text("abE 。", max_size=30), st.lists(st.text("abE 。", min_size=1, max_size=3), max_size=3))
 def test_the_pieces_add_up_to_the_reply(text, stop):
-    growing, whole = GrowingText(stop), cut(text.strip(), stop)[0]
-    pieces = [growing.more(text[:end].strip()) for end in range(len(text) + 1)]
-    assert "".join(pieces) + growing.rest(whole) == whole
+    pieces, said, read = Pieces(stop), "", ""
+    for character in text:
+        if not pieces.stopped:
+            read += character
+            said += pieces.more(character)
+    whole, stopped = cut(read.strip(), stop)
+    assert said == pieces.text
+    assert said + pieces.rest(whole) == whole
+    assert stopped == pieces.stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from socratic_mlflow.evaluation import Sampling, generate
 from socratic_mlflow.incoming import ReplyParams
-from socratic_mlflow.replying import Replier
+from socratic_mlflow.replying import Replier, UnwantedError
 from socratic_mlflow.tokens import ChatFormat
 
 TALKS = [[{"role": "user", "content": question}] for question in tiny.QUESTIONS]
@@ -27,6 +28,20 @@ def talker(request):
 @pytest.fixture(scope="module")
 def replier(talker):
     return Replier(*talker, batch_size=4, max_prompt_tokens=100)
+
+
+class Counted:
+    """A model that writes down how many conversations each of its generate calls has."""
+
+    def __init__(self, model, calls):
+        self._model, self._calls = model, calls
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def generate(self, input_ids, **how):
+        self._calls.append(len(input_ids))
+        return self._model.generate(input_ids=input_ids, **how)
 
 
 def ask(replier, talks, params):
@@ -79,18 +94,70 @@ def test_a_stop_text_ends_its_own_reply_alone(replier):
     assert cut == ["では、君は", "君が見た場面を", "", tiny.REPLIES[3]]
 
 
-def test_the_text_is_heard_as_it_grows(replier):
+def test_a_reply_is_heard_in_pieces_while_it_grows(replier):
     heard = []
     (answer,) = replier.answer([replier.prompt(TALKS[0], GREEDY)], GREEDY, heard.append)
-    assert heard[-1] == answer.text
+    assert "".join(heard) == answer.text
     assert len(heard) > 3
-    assert all(answer.text.startswith(text.rstrip("\ufffd")) for text in heard)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_heard_is_the_reply_whatever_is_drawn(talker, replier, seed):
+    params, heard = ReplyParams(max_tokens=60, temperature=2.0, seed=seed, stop=("か",) * (seed % 2)), []
+    (answer,) = replier.answer([replier.prompt(TALKS[seed], params)], params, heard.append)
+    assert "".join(heard) == answer.text
+    assert ask(replier, [TALKS[seed]], params) == [answer.text]
+
+
+def test_a_long_reply_is_not_decoded_again_at_every_token(monkeypatch):
+    """Each token is decoded with its neighbours; all of them together once, at the end."""
+    chat = ChatFormat(tiny.tokenizer())
+    decoded, decode = [], chat.tokenizer.decode
+    monkeypatch.setattr(chat.tokenizer, "decode", lambda ids, **how: (decoded.append(len(ids)), decode(ids, **how))[1])
+    # Nothing that the model says is the end of its reply.
+    monkeypatch.setattr(chat, "stop_ids", [10**6])
+    replier, params = Replier(tiny.model(), chat, 4), ReplyParams(max_tokens=200, seed=1, temperature=1, stop=("無い",))
+    (answer,) = replier.answer([replier.prompt(TALKS[0], params)], params)
+    assert answer.tokens == 200
+    assert sum(decoded) < 40 * answer.tokens
 
 
 def test_a_reply_that_nobody_wants_any_more_ends(replier):
     heard = []
-    replier.answer([replier.prompt(TALKS[0], GREEDY)], GREEDY, heard.append, lambda: len(heard) == 2)
+    with pytest.raises(UnwantedError):
+        replier.answer([replier.prompt(TALKS[0], GREEDY)], GREEDY, heard.append, lambda: len(heard) == 2)
     assert len(heard) == 2
+
+
+def test_of_several_batches_none_is_begun_that_nobody_wants(talker):
+    asked = []
+    model = Counted(talker[0], asked)
+    replier, looks = Replier(model, talker[1], batch_size=1), iter([False] * 3)
+    prompts = [replier.prompt(talk, GREEDY) for talk in TALKS]
+    with pytest.raises(UnwantedError):
+        replier.answer(prompts, GREEDY, None, lambda: next(looks, True))
+    assert len(asked) == 1
+
+
+def test_who_waits_in_vain_leaves_before_their_turn(replier):
+    gone, reached, may_end = threading.Event(), threading.Event(), threading.Event()
+
+    def hear(piece):
+        reached.set()
+        may_end.wait(60)
+
+    prompt = replier.prompt(TALKS[0], GREEDY)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(replier.answer, [prompt], GREEDY, hear)
+        assert reached.wait(60)
+        second = pool.submit(replier.answer, [prompt], GREEDY, None, gone.is_set)
+        gone.set()
+        try:
+            assert isinstance(second.exception(60), UnwantedError)
+            assert not first.done()
+        finally:
+            may_end.set()
+        assert first.result(60)[0].text == tiny.REPLIES[0]
 
 
 @pytest.mark.parametrize(

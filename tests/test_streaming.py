@@ -8,7 +8,7 @@ import torch
 
 from socratic_mlflow.config import Config
 from socratic_mlflow.model import load_tokenizer
-from socratic_mlflow.streaming import TextStream
+from socratic_mlflow.streaming import Spelling, TextStream
 from socratic_mlflow.tokens import ChatFormat
 
 # Byte-level BPE (three families) and the embedded base's byte fallback spell rare characters in several tokens.
@@ -93,3 +93,13 @@ def test_several_tokens_at_once_are_the_same(chat):
     stream.put(torch.tensor([[1]]))
     stream.put(torch.tensor(ids))
     assert "".join(pieces) == TEXTS[0]
+
+
+def test_bytes_that_never_make_a_character_cost_no_more_the_more_there_are(chat):
+    spelling, decoded, decode = Spelling(chat), [], chat.tokenizer.decode
+    half = ids_of(chat, "🫖")[-1:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chat.tokenizer, "decode", lambda ids, **how: (decoded.append(len(ids)), decode(ids, **how))[1])
+        for token in half * 200:
+            spelling.more(token)
+    assert max(decoded) < 50
