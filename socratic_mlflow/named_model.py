@@ -66,7 +66,7 @@ def _from_mlflow(uri: str) -> NamedModel:
         raise ValueError(f"{uri}: is no model that this project registered")
     found = NamedModel(uri, model.model, model.chat, model.config, version, loaded.metadata.model_id)
     # MLflow holds on to the object that the model's code has set: what is large is not to stay with it.
-    del model.model
+    vars(model).clear()
     return found
 
 
