@@ -168,6 +168,9 @@ def test_a_plot_that_failed_is_the_same_picture_later(sqlite_store, journal):
     for step in range(1, 6):
         expected = draw({"train/loss": [(number, 1.0 / number) for number in range(1, step + 1)]})
         assert (picture_of(run.info.run_id, step) == pixels(expected)).all()
+    # The newest one is a plain file as well.
+    newest = MlflowClient().download_artifacts(run.info.run_id, "training_progress.png")
+    assert (np.asarray(Image.open(newest).convert("RGB")) == pixels(expected)).all()
 
 
 def test_a_plot_that_was_said_before_a_kill_is_delivered_by_the_next_process(store, tmp_path):
