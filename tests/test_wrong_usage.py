@@ -55,7 +55,7 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
     ],
     "serve": [
         ([], "the following arguments are required: MODEL"),
-        ([MODEL, "--port", "http"], "invalid int value: 'http'"),
+        ([MODEL, "--port", "http"], "argument --port: it is 'http'; it takes a whole number from 0 to 65535"),
         ([MODEL, "--prot", "80"], "unknown option '--prot'; did you mean --port?"),
         ([MODEL, "--seed", "1"], "seed is a field of trainings; serve does not take it"),
     ],
