@@ -1,4 +1,4 @@
-"""Many kills at random moments. Minutes long; run by: pytest -m soak -s (SOAK_KILLS and SOAK_SEED in the environment)."""
+"""Many kills at random moments. Minutes long: pytest -n 0 -m soak -s (SOAK_KILLS and SOAK_SEED in the environment)."""
 
 from __future__ import annotations
 
