@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from socratic_mlflow.progress import say
+from socratic_mlflow.signals import listen, restore
 
 _NOTICE = b"\nstopping: this step is finished and a checkpoint written first (Ctrl-C again stops at once)\n"
 
@@ -26,15 +27,11 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # nohup, say, has it that a closed terminal does not matter.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._hear)
+        self._before = listen(self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore(self._before)
 
     def no_more_waiting(self) -> None:
         """There is nothing left to save: stop from here on at once, and now where something was heard meanwhile."""

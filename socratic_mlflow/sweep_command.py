@@ -166,8 +166,8 @@ def _try(plan: Any, study: Any, parent: str, signals: Any, claim: ExitStack) -> 
             value, state = run_trial(plan, trial, parent, signals), TrialState.COMPLETE
         except TrialPruned:
             state = TrialState.PRUNED
-        except TrialFailedError:
-            pass
+        except TrialFailedError as error:
+            print(f"warning: {error}", flush=True)
         except (KeyboardInterrupt, ValueError, OSError):
             # Nobody is to see it failed and not queued yet: to them the sweep would be over, and its checkpoints useless.
             with alone(plan.folder):

@@ -30,6 +30,7 @@ from socratic_mlflow.quality import collapse
 from socratic_mlflow.records import is_well_formed
 from socratic_mlflow.redaction import redact
 from socratic_mlflow.selection import rank
+from socratic_mlflow.signals import listen, restore
 from socratic_mlflow.sweep_space import Dimension
 from socratic_mlflow.sweep_study import RANK, best_of, original, suggest
 
@@ -78,15 +79,11 @@ class Signals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # nohup, say, has it that a closed terminal does not matter.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._hear)
+        self._before = listen(self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        restore(self._before)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.heard and number != signal.SIGINT:
@@ -242,8 +239,7 @@ def _outcome(plan: Plan, trial: Any, number: int, code: int, pruned: str, signal
     if code == 2 and best_of(trial.study) is None:
         # Nothing has worked so far: most likely the command's own fault, not that of this trial's values.
         raise ValueError(f"trial {number}: {last.removeprefix('socratic-mlflow: error: ')}")
-    print(f"warning: trial {number} failed (exit code {code}): {last}; more in {plan.log(number)}", flush=True)
-    raise TrialFailedError(last)
+    raise TrialFailedError(f"trial {number} failed (exit code {code}): {last}; more in {plan.log(number)}")
 
 
 def _candidate(output: OutputDir) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def test_names_that_no_font_has_or_that_look_like_formulas_make_no_noise(sqlite_
     for name in (JAPANESE, "$x_{$", "a" * 100, "tab\tand\nline", "🦊"):
         add_run(name)
     run("--figure", tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").format == "PNG"
 
 
 def test_many_runs_fit(sqlite_store, run, tmp_path):
