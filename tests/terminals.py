@@ -39,6 +39,21 @@ class Terminal:
         self._read += len(before) + len(text)
         return before
 
+    def press(self, key: str, text: str) -> None:
+        """Press `key`, and again every two seconds as a person would, until `text` appears; then wait for its end.
+
+        Linux may give Ctrl-C to a thread of torch's that still looks for work, just behind a reply: Python keeps it in mind,
+        but its wait for input goes on until another signal or key.
+        """
+        deadline, again = time.monotonic() + _PATIENCE_S, 0.0
+        while text not in self.shown[self._read :] and time.monotonic() < deadline:
+            if time.monotonic() >= again:
+                self.type(key)
+                again = time.monotonic() + 2
+            if select.select([self._descriptor], [], [], 0.1)[0] and not self._more():
+                break
+        self.until(text)
+
     def type(self, text: str) -> None:
         """Type `text`; '\\x03' is Ctrl-C, '\\x04' Ctrl-D, and '\\udcff' the byte 255."""
         os.write(self._descriptor, text.encode(errors="surrogateescape"))

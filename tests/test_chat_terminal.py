@@ -77,8 +77,9 @@ def test_ctrl_c_stops_the_reply_and_never_the_program(endless, tmp_path):
             terminal.until("本当")
             terminal.type("\x03")
             terminal.until("(stopped)\n> ")
-        terminal.type("half a quest\x03")
-        terminal.until("(/quit or Ctrl-D leaves)\n> ")
+        terminal.type("half a quest")
+        terminal.until("half a quest")
+        terminal.press("\x03", "(/quit or Ctrl-D leaves)\n> ")
         terminal.type("\udcff\n")
         terminal.until("the question holds what is no character\n> ")
         # All that was said before is still there.
