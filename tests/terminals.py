@@ -42,7 +42,7 @@ class Terminal:
     def press(self, key: str, text: str) -> None:
         """Press `key`, and again every two seconds as a person would, until `text` appears; then wait for its end.
 
-        Linux may give Ctrl-C to a thread of torch's that still looks for work, just behind a reply: Python keeps it in mind,
+        Just behind a reply Linux may give Ctrl-C to a thread of torch's that still looks for work: Python keeps it in mind,
         but its wait for input goes on until another signal or key.
         """
         deadline, again = time.monotonic() + _PATIENCE_S, 0.0
