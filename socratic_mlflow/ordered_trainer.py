@@ -123,10 +123,10 @@ class OrderedTrainer(Trainer):
         labels = inputs["labels"]
         with torch.no_grad(), self.accelerator.autocast():
             states, targets = self._reply_loss.states(model, inputs)
-            loss = self._reply_loss.summed(states, targets) / len(targets)
+            summed, tokens = self._reply_loss.evaluated(states, targets)
             predicted = torch.full_like(labels, IGNORED)
-            predicted[:, :-1][labels[:, 1:] != IGNORED] = self._reply_loss.predicted(states)
-        return loss, predicted, labels
+            predicted[:, :-1][labels[:, 1:] != IGNORED] = tokens
+        return summed / len(targets), predicted, labels
 
     def get_train_dataloader(self) -> Any:
         """With several processes, this one's share of each batch."""

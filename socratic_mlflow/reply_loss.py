@@ -1,23 +1,28 @@
 """A forward pass -> loss and most likely tokens, of the reply tokens only and a chunk of them at a time.
 
 A vocabulary of 256,000 words makes one position's logits a megabyte in float32: neither prompts nor padding get any, and no
-more than LOGITS_AT_ONCE exist at a time. What is computed is the causal language-model loss of transformers.
+more than LOGITS_AT_ONCE exist at a time. What is computed is the causal language-model loss of transformers. An evaluation,
+which needs no gradient, takes the vocabulary in parts as well.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 from socratic_mlflow.tokens import IGNORED
 
 # Logits in one chunk, whatever the vocabulary: 128 MiB in float32, of which the loss and its gradient take about three.
 LOGITS_AT_ONCE = 2**25
-# The same where nothing is learned from them: an evaluation must not need more memory than a training step.
-LOGITS_AT_ONCE_EVALUATED = 2**23
+# The same where nothing is learned from them, and the most positions in one part.
+LOGITS_AT_ONCE_EVALUATED = 2**21
+_POSITIONS_EVALUATED = 2048
 
 
 class ReplyLoss:
@@ -32,6 +37,9 @@ class ReplyLoss:
         self._output = causal.get_output_embeddings()
         self._cap = getattr(causal.config, "final_logit_softcapping", None)
         self._vocabulary = self._output.weight.shape[0]
+        # Rows of its weights are words, where they are not quantized, have no LoRA and do not wait elsewhere for their use.
+        plain = type(self._output) is torch.nn.Linear and not hasattr(self._output, "_hf_hook")
+        self._can_cut = split_head and plain
 
     def states(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """(hidden states, the tokens that follow them) of the n reply tokens in `inputs`, of shapes (n, width) and (n,).
@@ -55,19 +63,24 @@ class ReplyLoss:
             hook.remove()
         return caught[0]
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits (n, vocabulary) in float32 at least, with Gemma-2's soft-capping where the base has it."""
-        capped, factor = self._capped(states)
+    def logits(self, states: torch.Tensor, words: slice | None = None) -> torch.Tensor:
+        """Logits (n, vocabulary), or of `words` only, in float32 at least, with the soft-capping that Gemma-2 has."""
+        capped, factor = self._capped(states, words)
         return _at_least_float32(capped * factor)
 
-    def _capped(self, states: torch.Tensor) -> tuple[torch.Tensor, float]:
+    def _capped(self, states: torch.Tensor, words: slice | None = None) -> tuple[torch.Tensor, float]:
         """(a tensor, a factor): their product is the logits. In place: of so large a tensor each copy takes its time."""
         if not self._split_head:
             return states, 1.0
+        head = self._part_of_head(words) if words and self._can_cut else self._output
         if self._cap is None:
-            return self._output(states), 1.0
+            return head(states), 1.0
         # The few states are divided, not the many logits: a head with soft-capping has no bias.
-        return self._output(states / self._cap).tanh_(), self._cap
+        return head(states / self._cap).tanh_(), self._cap
+
+    def _part_of_head(self, words: slice) -> Callable[[torch.Tensor], torch.Tensor]:
+        bias = self._output.bias
+        return partial(linear, weight=self._output.weight[words], bias=None if bias is None else bias[words])
 
     def summed(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy of `targets` (n,) given `states`, summed (nats).
@@ -77,17 +90,43 @@ class ReplyLoss:
         weights = [weight for weight in self._output.parameters() if weight.requires_grad] if self._split_head else []
         return _Summed.apply(self, targets, states, *weights)
 
-    def predicted(self, states: torch.Tensor) -> torch.Tensor:
-        """The most likely tokens (n,)."""
-        parts = self.chunks(len(states), LOGITS_AT_ONCE_EVALUATED)
-        found = [self.logits(states[part]).argmax(dim=-1) for part in parts]
-        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64, device=states.device)
+    @torch.no_grad()
+    def evaluated(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the cross-entropy of `targets` (n,) given `states`, summed (nats); the most likely tokens (n,)), in one pass.
 
-    def chunks(self, positions: int, logits: int) -> Iterator[slice]:
-        """Slices of `positions`, of equal size, with at most `logits` logits each, and at least one position."""
-        chunks = math.ceil(positions / max(1, logits // self._vocabulary))
-        for number in range(chunks):
-            yield slice(number * positions // chunks, (number + 1) * positions // chunks)
+        No more than LOGITS_AT_ONCE_EVALUATED logits exist at a time, or one position's of a head that cannot be cut.
+        """
+        at_once = _POSITIONS_EVALUATED if self._can_cut else LOGITS_AT_ONCE_EVALUATED // self._vocabulary
+        found = [self._evaluated(states[part], targets[part]) for part in _equal(len(states), at_once)]
+        if not found:
+            return states.new_zeros(()), targets
+        losses, tokens = zip(*found, strict=True)
+        return torch.stack(losses).sum(), torch.cat(tokens)
+
+    def _evaluated(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `evaluated` returns, of few positions: part of the vocabulary by part, the log-sum-exp carried along."""
+        own = states.new_zeros(len(states), dtype=torch.promote_types(states.dtype, torch.float32))
+        largest = summed = torch.full_like(own, -math.inf)
+        tokens = torch.zeros_like(targets)
+        for words in self._parts_of_vocabulary(len(states)):
+            logits = self.logits(states, words)
+            found, where = logits.max(dim=-1)
+            tokens = torch.where(found > largest, where + words.start, tokens)
+            largest = torch.maximum(largest, found)
+            here = (targets >= words.start) & (targets < words.stop)
+            behind = (targets - words.start).clamp(0, logits.shape[1] - 1)
+            own = torch.where(here, logits.gather(1, behind[:, None])[:, 0], own)
+            summed = torch.logaddexp(summed, logits.logsumexp(dim=-1))
+        return (summed - own).sum(), tokens
+
+    def _parts_of_vocabulary(self, positions: int) -> Iterable[slice]:
+        if self._can_cut:
+            return _equal(self._vocabulary, LOGITS_AT_ONCE_EVALUATED // positions)
+        return [slice(0, sys.maxsize)]
+
+    def chunks(self, positions: int) -> Iterator[slice]:
+        """Slices of `positions`, of equal size, with at most LOGITS_AT_ONCE logits each, and at least one position."""
+        return _equal(positions, LOGITS_AT_ONCE // self._vocabulary)
 
     def gradient(
         self, states: torch.Tensor, targets: torch.Tensor, sources: Sequence[torch.Tensor]
@@ -115,7 +154,7 @@ class _Summed(torch.autograd.Function):
         total = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
         ctx.of = [tensor.requires_grad for tensor in (states, *weights)]
         gradients = [torch.zeros_like(tensor) for tensor in (states, *weights) if tensor.requires_grad]
-        for part in loss.chunks(len(states), LOGITS_AT_ONCE if gradients else LOGITS_AT_ONCE_EVALUATED):
+        for part in loss.chunks(len(states)):
             leaf = states[part].detach().requires_grad_(states.requires_grad)
             sources = [tensor for tensor in (leaf, *weights) if tensor.requires_grad]
             summed, found = loss.gradient(leaf, targets[part], sources)
@@ -130,6 +169,13 @@ class _Summed(torch.autograd.Function):
     def backward(ctx: Any, above: torch.Tensor) -> tuple[Any, ...]:
         gradients = iter(ctx.saved_tensors)
         return None, None, *(next(gradients) * above if wanted else None for wanted in ctx.of)
+
+
+def _equal(count: int, at_once: int) -> Iterator[slice]:
+    """Slices of `count` things, of equal size, with at most `at_once` each, and at least one."""
+    parts = math.ceil(count / max(1, at_once))
+    for number in range(parts):
+        yield slice(number * count // parts, (number + 1) * count // parts)
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,8 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from socratic_mlflow import reply_loss
 from socratic_mlflow.packing import Packed, Padded
@@ -114,18 +116,13 @@ def test_the_size_of_a_chunk_changes_nothing(positions: int, monkeypatch: pytest
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_logits_are_made_for_reply_tokens_only_and_a_chunk_at_a_time(
-    trained: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_are_made_for_reply_tokens_only_and_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model, features = learner("gemma")
-    limit = "LOGITS_AT_ONCE" if trained else "LOGITS_AT_ONCE_EVALUATED"
-    monkeypatch.setattr(reply_loss, limit, 5 * model.config.vocab_size)
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 5 * model.config.vocab_size)
     inputs, made = Packed(0)(features), []
     head = model.get_base_model().get_output_embeddings()
     head.register_forward_hook(lambda module, args, output: made.append(output.shape[:-1].numel()))
-    with torch.set_grad_enabled(trained):
-        our_loss(model, inputs)
+    our_loss(model, inputs)
     replies = sum(label != IGNORED for feature in features for label in feature["labels"])
     assert max(made) == 5
     assert sum(made) == replies < inputs["input_ids"].numel()
@@ -147,16 +144,53 @@ def test_a_head_that_is_trained_alone_gets_its_gradient(family: str) -> None:
 
 
 @FAMILIES
-def test_predictions_are_the_most_likely_of_all_logits(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, features = learner(family)
-    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE_EVALUATED", 7 * model.config.vocab_size)
+@pytest.mark.parametrize("trained_head", [(), ("lm_head",)])
+@pytest.mark.parametrize("split_head", [True, False])
+@pytest.mark.parametrize(("at_once", "positions"), [(7, 2048), (10_000, 2048), (40, 3)])
+def test_an_evaluation_has_the_loss_and_the_most_likely_tokens_of_all_logits(
+    family: str, trained_head: tuple[str], split_head: bool, at_once: int, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, features = learner(family, *trained_head)
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE_EVALUATED", at_once * model.config.vocab_size)
+    monkeypatch.setattr(reply_loss, "_POSITIONS_EVALUATED", positions)
     inputs = Padded(0)(features)
     with torch.no_grad():
-        computed = ReplyLoss(model.get_base_model())
-        predicted = computed.predicted(computed.states(model, inputs)[0])
+        computed = ReplyLoss(model.get_base_model(), split_head)
+        states, targets = computed.states(model, inputs)
+        summed, predicted = computed.evaluated(states, targets)
         wanted = model(**inputs).logits.argmax(dim=-1)[:, :-1][inputs["labels"][:, 1:] != IGNORED]
+        torch.testing.assert_close(summed / len(targets), whole_loss(model, features), rtol=1e-6, atol=0)
     assert torch.equal(predicted, wanted)
     assert len(set(predicted.tolist())) > 3
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of any tensor that torch makes while it is entered; views of what there was do not count."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        found = [each for each in tree_leaves(made) if isinstance(each, torch.Tensor) and not each._is_view()]
+        self.elements = max([getattr(self, "elements", 0), *(each.numel() for each in found)])
+        return made
+
+
+@pytest.mark.parametrize("vocabulary", [1_000, 50_000])
+def test_an_evaluation_makes_no_more_logits_at_a_time_of_a_larger_vocabulary(
+    vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE_EVALUATED", 20_000)
+    computed = ReplyLoss(tiny.model(vocab_size=vocabulary))
+    states, targets = torch.randn(100, tiny.model().config.hidden_size), torch.randint(vocabulary, (100,))
+    with Largest() as made:
+        computed.evaluated(states, targets)
+    assert 15_000 < made.elements <= 20_000
+
+
+def test_nothing_to_evaluate_is_no_error() -> None:
+    model = tiny.model()
+    nothing = torch.empty(0, model.config.hidden_size), torch.empty(0, dtype=torch.int64)
+    summed, predicted = ReplyLoss(model).evaluated(*nothing)
+    assert (summed.item(), predicted.tolist()) == (0, [])
 
 
 def test_without_gradients_none_is_computed() -> None:
