@@ -94,3 +94,6 @@ def _run(desk: Desk, listener: socket.socket) -> None:
     # What fails is in the log already (`failure`), once; clients that are cut off or send no HTTP are nobody's concern.
     config = uvicorn.Config(make_app(desk), log_level="critical", access_log=False, timeout_graceful_shutdown=_PATIENCE_S)
     Server(config).run(sockets=[listener])
+    if desk.closing:
+        # uvicorn raises the signal that stopped it once more when all is closed; it was seen to come to nothing there.
+        raise KeyboardInterrupt

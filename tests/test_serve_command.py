@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import random
@@ -19,7 +21,11 @@ from fuzzing import as_bytes, mutated
 from servers import free_port
 
 from socratic_mlflow.incoming import MOST_BYTES
-from socratic_mlflow.serve_command import _listening
+from socratic_mlflow.interruption import Interruption
+from socratic_mlflow.openai_api import Desk
+from socratic_mlflow.replying import Replier
+from socratic_mlflow.serve_command import _listening, _run
+from socratic_mlflow.tokens import ChatFormat
 
 URI = f"models:/{training.MODEL}@champion"
 MESSAGES = [{"role": "user", "content": tiny.QUESTIONS[0]}]
@@ -269,6 +275,25 @@ def test_a_signal_ends_it_cleanly_in_the_middle_of_a_reply(trained, tmp_path, nu
     assert "Traceback" not in printed
     assert printed.splitlines()[-1] == "socratic-mlflow: interrupted"
     assert f"ready  http://127.0.0.1:{site.port}/v1/chat/completions (model {short})" in printed
+
+
+def test_it_was_interrupted_also_where_the_signal_that_uvicorn_raises_again_is_lost(monkeypatch):
+    monkeypatch.setattr(signal, "raise_signal", lambda number: None)
+    words = tiny.tokenizer()
+    desk = Desk(Replier(tiny.model(vocab_size=len(words)), ChatFormat(words), 1), ("tiny",), 10)
+    with _listening("127.0.0.1", 0) as listener, Interruption():
+        connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=60)
+
+        def stop_once_it_answers():
+            connection.request("GET", "/health")
+            assert connection.getresponse().status == 200
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with ThreadPoolExecutor(1) as pool, contextlib.closing(connection):
+            stopped = pool.submit(stop_once_it_answers)
+            with pytest.raises(KeyboardInterrupt):
+                _run(desk, listener)
+            stopped.result()
 
 
 def test_a_port_is_taken_before_the_model_is_loaded():
