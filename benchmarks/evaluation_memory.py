@@ -4,8 +4,8 @@
 
 Each measurement is a process of its own: the most resident memory during `Trainer.evaluate`, beyond what there was before
 it. The plain recipe keeps the logits for `compute_metrics`, as a Trainer does unless it is told otherwise; its memory grows
-with every sample, so it gets few of them. It generates nothing; this project
-generates a reply for each sample as well.
+with every sample, so it gets few of them. It generates nothing; this project generates a reply for each sample as well,
+except where a row says otherwise.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def evaluated(args: argparse.Namespace) -> float:
     prepared = prepare(config, OutputDir(args.base.parent / "out"))
     evaluator = evaluator_for(prepared.chat, prepared.corpus.questions, config.evaluation, prepared.corpus.profile)
     assert len(evaluator.questions) == args.samples
-    callbacks = [SocraticMlflowCallback(evaluator)]
+    callbacks = [] if args.no_replies else [SocraticMlflowCallback(evaluator)]
     trainer: Any = assemble(prepared, callbacks, fresh=False, training_id="benchmark", flush=lambda: None)
     if args.plain:
         trainer = _plain(trainer, args.base.parent)
@@ -102,9 +102,9 @@ def _plain(ours: Any, folder: Path) -> Any:
     )
 
 
-def measured(base: Path, samples: int, plain: bool = False) -> float:
+def measured(base: Path, samples: int, *flags: str) -> float:
     """What `evaluated` returns, from a new process."""
-    command = [sys.executable, __file__, "--base", str(base), "--samples", str(samples), *(["--plain"] if plain else [])]
+    command = [sys.executable, __file__, "--base", str(base), "--samples", str(samples), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path)
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--no_replies", action="store_true")
     parser.add_argument("--repeats", type=int, default=2)
     add_arguments(parser)
     args = parser.parse_args()
@@ -131,10 +132,13 @@ def main() -> None:
         many = [measured(bases[_LARGE], 100) for _ in range(args.repeats)]
         few = [measured(bases[_LARGE], _FEW) for _ in range(args.repeats)]
         small = [measured(bases[_SMALL], 100) for _ in range(args.repeats)]
-        plain = [measured(bases[_LARGE], _FEW, plain=True) for _ in range(args.repeats)]
+        large_loss = [measured(bases[_LARGE], 100, "--no_replies") for _ in range(args.repeats)]
+        small_loss = [measured(bases[_SMALL], 100, "--no_replies") for _ in range(args.repeats)]
+        plain = [measured(bases[_LARGE], _FEW, "--plain") for _ in range(args.repeats)]
     claims = [
         Claim(f"evaluation of 100 samples adds, vocabulary {_LARGE:,}", "GiB", many, few, f"{_FEW} samples"),
         Claim("the same", "GiB", many, small, f"vocabulary {_SMALL:,}"),
+        Claim(f"without replies, vocabulary {_LARGE:,}", "GiB", large_loss, small_loss, f"vocabulary {_SMALL:,}"),
         Claim(f"evaluation of {_FEW} samples adds", "GiB", few, plain, "plain recipe"),
     ]
     publish("Memory of an evaluation", claims, args, length="up to 256 tokens")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from socratic_mlflow.cli_numbers import number
+
 _EXAMPLES = """examples:
   socratic-mlflow compare                                 the last 5 finished trainings, the best first
   socratic-mlflow compare --last 3 --html comparison.html
@@ -27,7 +29,7 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     compare.add_argument("runs", nargs="*", metavar="RUN", help="run id, its first 4 hex digits or more, or run name")
-    compare.add_argument("--last", type=_count, metavar="N", help=f"the last N finished trainings [{LAST}]")
+    compare.add_argument("--last", type=number(int, 1, 100), metavar="N", help=f"the last N finished trainings [{LAST}]")
     compare.add_argument(
         "--experiment", metavar="NAME", help="experiment to look in [MLFLOW_EXPERIMENT_NAME, else Default]"
     )
@@ -35,12 +37,6 @@ def add(commands: Any) -> None:
     compare.add_argument("--figure", metavar="FILE.png", help="write the curves of style and loss over the steps")
     compare.add_argument("--log", action="store_true", help="log table, figure and page into an MLflow run 'comparison'")
     compare.set_defaults(run=_compare)
-
-
-def _count(text: str) -> int:
-    if len(text) > 3 or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"is {text!r}; it takes a whole number from 1 to 100")
-    return int(text)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -25,10 +25,12 @@ from optuna.trial import Trial
 from test_sweep import arguments
 
 from socratic_mlflow import sweep_command, sweep_study, sweep_worker
+from socratic_mlflow.journal import Journal
 from socratic_mlflow.lock import hold
+from socratic_mlflow.output_dir import OutputDir
 from socratic_mlflow.sweep_folder import tie
 from socratic_mlflow.sweep_study import give_back, latest, open_study, seed_next_trial, sign_of_life, to_do
-from socratic_mlflow.sweep_worker import Plan, alone
+from socratic_mlflow.sweep_worker import Plan, TrialFailedError, alone
 
 # A killed worker is taken for dead at once, not after a minute.
 HASTY = "import sys, socratic_mlflow.sweep_study as s; s.HEARTBEAT_S, s.GRACE_S = 1, 3\n"
@@ -219,6 +221,20 @@ def test_a_worker_waits_for_the_sweeps_folder_however_long_another_one_registers
         with alone(tmp_path):
             pass
     assert capsys.readouterr().out.startswith(f"waiting: {tmp_path} is in use by process {os.getpid()} on ")
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_training_that_left_no_result_is_a_failed_trial_and_named(tmp_path: Path, ended: bool) -> None:
+    output = OutputDir(tmp_path)
+    journal = Journal(output.journal)
+    journal.open()
+    journal.append({"kind": "tags", "values": {"job": "train"}})
+    if ended:
+        # As a disk that was damaged leaves it.
+        journal.append({"kind": "register", "candidate": None})
+    journal.close()
+    with pytest.raises(TrialFailedError, match=f"{output.journal} does not say what the training came to"):
+        sweep_worker._candidate(output)
 
 
 def test_folder_and_study_are_tied_once_and_for_all(tmp_path: Path) -> None:
