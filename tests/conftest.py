@@ -68,6 +68,22 @@ def sqlite_store(tmp_path: Path, empty_database: Path) -> Iterator[str]:
         yield uri
 
 
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """Run `socratic-mlflow` in an empty folder; returns what it printed."""
+    import versions
+
+    return lambda *given: versions.command(tmp_path, *map(str, given))
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run `socratic-mlflow`, which must refuse; returns its one line."""
+    import versions
+
+    return lambda *given: versions.refusal(capsys, *given)
+
+
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """{family: folder of a tiny base model}."""

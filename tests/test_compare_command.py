@@ -22,22 +22,10 @@ from PIL import Image
 JAPANESE = "学習率の比較"
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Run the command in an empty folder; returns what it printed."""
-    return lambda *given: versions.command(tmp_path, "compare", *map(str, given))
-
-
-@pytest.fixture
-def refused(capsys):
-    """Run the command, which must refuse; returns its one line."""
-    return lambda *given: versions.refusal(capsys, "compare", *given)
-
-
 def test_the_best_style_comes_first_and_only_what_differs_is_shown(store, run):
     low = add_run("low", (0.0, 0.2, 0.1), lora__r=8)
     high = add_run("high", (0.0, 0.1, 0.45), training__learning_rate=0.001, run__output_dir="elsewhere")
-    first, second = cells(run())
+    first, second = cells(run("compare"))
     assert list(first) == [
         "#", "run", "id", "status", "learning_rate", "lora_r", "style", "tone", "loss", "hollow", "best step",
         "duration", "version",
@@ -52,7 +40,7 @@ def test_the_best_style_comes_first_and_only_what_differs_is_shown(store, run):
 def test_a_collapsed_run_comes_last_whatever_its_style(sqlite_store, run):
     add_run("honest", (0.0, 0.2))
     add_run("collapsed", (0.0, 0.9), hollow=0.8)
-    printed = run()
+    printed = run("compare")
     assert [row["run"] for row in cells(printed)] == ["honest", "collapsed"]
     assert "#2 has collapsed (80% of the replies" in printed
 
@@ -60,8 +48,8 @@ def test_a_collapsed_run_comes_last_whatever_its_style(sqlite_store, run):
 def test_runs_that_are_not_done_are_marked_and_only_compared_when_named(store, run):
     done = add_run("done")
     others = {status: add_run(f"is {status}", status=status) for status in ("RUNNING", "FAILED", "KILLED")}
-    assert [row["id"] for row in cells(run())] == [done[:8]]
-    printed = run(done, *others.values())
+    assert [row["id"] for row in cells(run("compare"))] == [done[:8]]
+    printed = run("compare", done, *others.values())
     assert {row["status"] for row in cells(printed)} == {"finished", "running", "failed", "killed"}
     for state in ("is still running", "has failed", "was stopped or killed"):
         assert state in printed
@@ -69,7 +57,7 @@ def test_runs_that_are_not_done_are_marked_and_only_compared_when_named(store, r
 
 def test_mistakes_are_one_line(store, refused, tmp_path):
     MlflowClient().search_experiments()
-    assert "experiment 'Default' has no finished training" in refused()
+    assert "experiment 'Default' has no finished training" in refused("compare")
     one = add_run("twin")
     add_run("twin")
     MlflowClient().delete_run(add_run("deleted"))
@@ -94,7 +82,7 @@ def test_mistakes_are_one_line(store, refused, tmp_path):
         ([one, "--figure", tmp_path / "figure.pdf"], "give a name that ends in .png"),
         ([one, "--figure", tmp_path / "a.png", "--html", tmp_path / "a.png"], "give two names"),
     ]:
-        assert words in refused(*given), given
+        assert words in refused("compare", *given), given
     assert (tmp_path / "there.html").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == ["there.html"]
 
@@ -105,32 +93,32 @@ BASES = [f"/models/gemma-2-2b/{kind}/checkpoints/long-enough/adapter" for kind i
 def test_values_that_differ_look_different_and_the_page_has_them_whole(sqlite_store, run, tmp_path):
     for count, base in enumerate(BASES):
         add_run(f"run-{count}", model__base_model=base)
-    shown = {row["run"]: row["base_model"] for row in cells(run("--html", tmp_path / "page.html"))}
+    shown = {row["run"]: row["base_model"] for row in cells(run("compare", "--html", tmp_path / "page.html"))}
     assert shown == {"run-0": BASES[0], "run-1": BASES[1], "run-2": "…" + "x" * 27}
     assert set(BASES) <= set(Page((tmp_path / "page.html").read_text(encoding="utf-8")).texts)
 
 
 def test_scores_that_do_not_compare_are_said_to_and_other_data_too(sqlite_store, run):
     add_run("one")
-    assert "note" not in run()
+    assert "note" not in run("compare")
     add_run("two", evaluation__questions_digest="others")
-    assert "styles do not compare" in run()
-    assert "not all of these runs had the same dialogues" not in run()
+    assert "styles do not compare" in run("compare")
+    assert "not all of these runs had the same dialogues" not in run("compare")
     add_run("three", data__digest="others")
-    assert "not all of these runs had the same dialogues" in run()
+    assert "not all of these runs had the same dialogues" in run("compare")
 
 
 def test_a_param_that_a_later_start_changed_has_its_present_value(sqlite_store, run):
     add_run("longer", tags={"changed.training.epochs": "30 -> 60"})
     add_run("plain")
-    assert {row["run"]: row["epochs"] for row in cells(run())} == {"longer": "60", "plain": "30"}
+    assert {row["run"]: row["epochs"] for row in cells(run("compare"))} == {"longer": "60", "plain": "30"}
 
 
 def test_a_run_of_another_project_has_dashes(sqlite_store, run):
     add_run("ours")
     with mlflow.start_run(run_name="foreign"):
         mlflow.log_param("alpha", 1)
-    first, second = cells(run("ours", "foreign"))
+    first, second = cells(run("compare", "ours", "foreign"))
     assert (first["run"], second["run"]) == ("ours", "foreign")
     assert [second[name] for name in ("style", "tone", "loss", "hollow", "best step", "version")] == ["-"] * 6
 
@@ -139,7 +127,7 @@ def test_a_run_whose_scores_are_not_finite_is_compared_all_the_same(sqlite_store
     add_run("diverged", (0.0, math.nan, math.inf))
     add_run("recovered", (math.nan, math.nan, 0.1))
     add_run("fine", (0.0, 0.2))
-    found = cells(run("--figure", tmp_path / "curves.png"))
+    found = cells(run("compare", "--figure", tmp_path / "curves.png"))
     assert [row["run"] for row in found] == ["fine", "recovered", "diverged"]
     assert [row["style"] for row in found] == ["0.200", "0.100", "0.000"]
     assert (tmp_path / "curves.png").is_file()
@@ -148,7 +136,7 @@ def test_a_run_whose_scores_are_not_finite_is_compared_all_the_same(sqlite_store
 def test_the_page_stands_alone_and_shows_names_as_they_are(store, run, tmp_path):
     add_run(JAPANESE, (0.0, 0.3), lora__r=8)
     add_run('<script>alert()</script>&"', (0.0, 0.1))
-    printed = run("--html", tmp_path / "page.html")
+    printed = run("compare", "--html", tmp_path / "page.html")
     assert f"wrote  {tmp_path / 'page.html'}" in printed
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -166,7 +154,7 @@ def test_the_figure_has_each_runs_style_on_the_left_and_its_loss_on_the_right(sq
     add_run("blue", (0.05, 0.3, 0.4))
     add_run("without style", ())
     add_run("orange", (0.0, 0.1, 0.2))
-    run("blue", "orange", "without style", "--figure", tmp_path / "curves.png")
+    run("compare", "blue", "orange", "without style", "--figure", tmp_path / "curves.png")
     figure = Image.open(tmp_path / "curves.png").convert("RGB")
     half, legend = figure.width // 2, int(figure.height * 0.85)
     style, loss = figure.crop((0, 0, half, legend)), figure.crop((half, 0, figure.width, legend))
@@ -177,10 +165,10 @@ def test_the_figure_has_each_runs_style_on_the_left_and_its_loss_on_the_right(sq
 
 def test_the_figure_is_written_and_never_over_another(sqlite_store, run, refused, tmp_path):
     add_run("one")
-    run("--figure", tmp_path / "curves.png")
+    run("compare", "--figure", tmp_path / "curves.png")
     before = (tmp_path / "curves.png").read_bytes()
     assert Image.open(io.BytesIO(before)).size[0] > 1000
-    assert "is there already" in refused("--figure", tmp_path / "curves.png")
+    assert "is there already" in refused("compare", "--figure", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes() == before
 
 
@@ -189,7 +177,7 @@ def test_what_others_wrote_is_text_in_the_page_and_in_the_terminal(sqlite_store,
     experiment = mlflow.create_experiment(f"<script>{hostile.strip()}")
     for rate in (hostile, "<iframe>"):
         add_run(hostile, experiment=experiment, training__learning_rate=rate, evaluation__questions_digest=rate)
-    printed = run("--experiment", f"<script>{hostile.strip()}", "--html", tmp_path / "page.html")
+    printed = run("compare", "--experiment", f"<script>{hostile.strip()}", "--html", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     for steering in ("\x1b", "\u202e"):
         assert steering not in printed + text
@@ -203,20 +191,20 @@ def test_what_others_wrote_is_text_in_the_page_and_in_the_terminal(sqlite_store,
 def test_names_that_no_font_has_or_that_look_like_formulas_make_no_noise(sqlite_store, run, tmp_path):
     for name in (JAPANESE, "$x_{$", "a" * 100, "tab\tand\nline", "🦊"):
         add_run(name)
-    run("--figure", tmp_path / "curves.png")
+    run("compare", "--figure", tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").format == "PNG"
 
 
 def test_many_runs_fit(sqlite_store, run, tmp_path):
     for count in range(12):
         add_run(f"run-{count}", start=count)
-    run("--last", 12, "--figure", tmp_path / "curves.png")
+    run("compare", "--last", 12, "--figure", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_comparison_is_logged_when_asked(store, run):
     ids = [add_run("one", (0.0, 0.3)), add_run(JAPANESE, (0.0, 0.1))]
-    assert "into run " in run("--log")
+    assert "into run " in run("compare", "--log")
     (logged,) = MlflowClient().search_runs(["0"], "tags.job = 'compare'")
     assert (logged.info.run_name, logged.info.status) == ("comparison", "FINISHED")
     assert logged.data.tags["compared_runs"] == ",".join(ids)
@@ -225,24 +213,24 @@ def test_a_comparison_is_logged_when_asked(store, run):
     assert [row["run"] for row in stores.table(logged.info.run_id, "comparison.json")] == ["one", JAPANESE]
     assert JAPANESE in stores.artifact_text(logged.info.run_id, "comparison.html")
     # The comparison is no training, and is not compared the next time.
-    assert len(cells(run())) == 2
+    assert len(cells(run("compare"))) == 2
 
 
 def test_a_comparison_is_logged_beside_the_runs_that_were_named(sqlite_store, run):
     elsewhere = mlflow.create_experiment("elsewhere")
     add_run("far", experiment=elsewhere)
-    run("far", "--log")
+    run("compare", "far", "--log")
     assert len(MlflowClient().search_runs([elsewhere], "tags.job = 'compare'")) == 1
 
 
 def test_nothing_is_logged_unless_asked(sqlite_store, run):
     add_run("one")
-    run()
+    run("compare")
     assert len(MlflowClient().search_runs(["0"])) == 1
 
 
 def test_a_real_training_scores_in_the_table_as_in_the_registry(trained, run):
-    (row,) = cells(run(trained.run.info.run_id))
+    (row,) = cells(run("compare", trained.run.info.run_id))
     metrics = trained.run.data.metrics
     assert float(row["style"]) == pytest.approx(metrics["summary/registered_style"], abs=5e-4)
     assert float(row["loss"]) == pytest.approx(metrics["summary/registered_loss"], abs=5e-4)

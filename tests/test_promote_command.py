@@ -30,18 +30,6 @@ def registry(request, tmp_path, empty_database):
             yield server.uri
 
 
-@pytest.fixture
-def run(tmp_path):
-    """Run the command in an empty folder; returns what it printed."""
-    return lambda *given: versions.command(tmp_path, *given)
-
-
-@pytest.fixture
-def refused(capsys):
-    """Run the command, which must refuse; returns its one line."""
-    return lambda *given: versions.refusal(capsys, *given)
-
-
 def history():
     return moves(MlflowClient().get_registered_model(NAME).tags)
 

@@ -9,25 +9,12 @@ import re
 import flaky
 import pytest
 import stores
-import versions
 from mlflow import MlflowClient
 from versions import NAME, add, standing
 
 from socratic_mlflow import cli
 from socratic_mlflow.promotion_history import KEPT, Move, champions_before, moves
 from socratic_mlflow.standing import move
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Run the command in an empty folder; returns what it printed."""
-    return lambda *given: versions.command(tmp_path, *given)
-
-
-@pytest.fixture
-def refused(capsys):
-    """Run the command, which must refuse; returns its one line."""
-    return lambda *given: versions.refusal(capsys, *given)
 
 
 def history():
