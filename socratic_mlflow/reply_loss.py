@@ -24,6 +24,8 @@ LOGITS_AT_ONCE = 2**25
 LOGITS_AT_ONCE_EVALUATED = 2**21
 _POSITIONS_EVALUATED = 2048
 
+Head = Callable[[torch.Tensor], torch.Tensor]
+
 
 class ReplyLoss:
     """Loss and predictions of `causal`, a causal language model whose vocabulary's weights may be trained or not.
@@ -35,10 +37,14 @@ class ReplyLoss:
     def __init__(self, causal: Any, split_head: bool = True) -> None:
         self._causal, self._split_head = causal, split_head
         self._output = causal.get_output_embeddings()
-        self._cap = getattr(causal.config, "final_logit_softcapping", None)
-        self._vocabulary = self._output.weight.shape[0]
+        # A model of images and text as well keeps its settings of text one level deeper.
+        config = causal.config.get_text_config()
+        self._cap = getattr(config, "final_logit_softcapping", None)
+        # Quantized weights have another shape.
+        self._vocabulary = getattr(self._output, "out_features", self._output.weight.shape[0])
         # Rows of its weights are words, where they are not quantized, have no LoRA and do not wait elsewhere for their use.
-        plain = type(self._output) is torch.nn.Linear and not hasattr(self._output, "_hf_hook")
+        hooked = hasattr(self._output, "_hf_hook") or self._output._forward_hooks
+        plain = type(self._output) is torch.nn.Linear and not hooked
         self._can_cut = split_head and plain
 
     def states(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,22 +71,27 @@ class ReplyLoss:
 
     def logits(self, states: torch.Tensor, words: slice | None = None) -> torch.Tensor:
         """Logits (n, vocabulary), or of `words` only, in float32 at least, with the soft-capping that Gemma-2 has."""
-        capped, factor = self._capped(states, words)
+        capped, factor = self._capped(states, self.head(words))
         return _at_least_float32(capped * factor)
 
-    def _capped(self, states: torch.Tensor, words: slice | None = None) -> tuple[torch.Tensor, float]:
+    def _capped(self, states: torch.Tensor, head: Head) -> tuple[torch.Tensor, float]:
         """(a tensor, a factor): their product is the logits. In place: of so large a tensor each copy takes its time."""
         if not self._split_head:
             return states, 1.0
-        head = self._part_of_head(words) if words and self._can_cut else self._output
         if self._cap is None:
             return head(states), 1.0
         # The few states are divided, not the many logits: a head with soft-capping has no bias.
         return head(states / self._cap).tanh_(), self._cap
 
-    def _part_of_head(self, words: slice) -> Callable[[torch.Tensor], torch.Tensor]:
-        bias = self._output.bias
-        return partial(linear, weight=self._output.weight[words], bias=None if bias is None else bias[words])
+    def head(self, words: slice | None = None) -> Head:
+        """states -> logits of all words, or of `words` where the head can be cut, for several chunks of states.
+
+        Autocast would cast weights that are not trained for each chunk anew.
+        """
+        if not self._can_cut or (words is None and self._output.weight.requires_grad):
+            return self._output  # type: ignore[no-any-return]
+        weight, bias, part = self._output.weight, self._output.bias, words or slice(None)
+        return partial(linear, weight=_as_autocast(weight[part]), bias=None if bias is None else _as_autocast(bias[part]))
 
     def summed(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The cross-entropy of `targets` (n,) given `states`, summed (nats).
@@ -117,6 +128,8 @@ class ReplyLoss:
             behind = (targets - words.start).clamp(0, logits.shape[1] - 1)
             own = torch.where(here, logits.gather(1, behind[:, None])[:, 0], own)
             summed = torch.logaddexp(summed, logits.logsumexp(dim=-1))
+            # Not beside those of the next part.
+            del logits
         return (summed - own).sum(), tokens
 
     def _parts_of_vocabulary(self, positions: int) -> Iterable[slice]:
@@ -129,14 +142,14 @@ class ReplyLoss:
         return _equal(positions, LOGITS_AT_ONCE // self._vocabulary)
 
     def gradient(
-        self, states: torch.Tensor, targets: torch.Tensor, sources: Sequence[torch.Tensor]
+        self, states: torch.Tensor, targets: torch.Tensor, sources: Sequence[torch.Tensor], head: Head
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """(summed cross-entropy of one chunk, its gradient by each of `sources`: `states` or weights of the head).
+        """(summed cross-entropy of one chunk, its gradient by each of `sources`: `states` or weights of `head`).
 
         The gradient by the logits is softmax less one at the target; from there on torch differentiates.
         """
         with torch.set_grad_enabled(bool(sources)):
-            capped, factor = self._capped(states)
+            capped, factor = self._capped(states, head)
         logits = capped.detach() if factor == 1 else capped.detach() * factor
         chances = torch.log_softmax(_at_least_float32(logits), dim=-1)
         del logits
@@ -154,10 +167,11 @@ class _Summed(torch.autograd.Function):
         total = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
         ctx.of = [tensor.requires_grad for tensor in (states, *weights)]
         gradients = [torch.zeros_like(tensor) for tensor in (states, *weights) if tensor.requires_grad]
+        head = loss.head()
         for part in loss.chunks(len(states)):
             leaf = states[part].detach().requires_grad_(states.requires_grad)
             sources = [tensor for tensor in (leaf, *weights) if tensor.requires_grad]
-            summed, found = loss.gradient(leaf, targets[part], sources)
+            summed, found = loss.gradient(leaf, targets[part], sources, head)
             total += summed
             for whole, source, gradient in zip(gradients, sources, found, strict=True):
                 # A weight has one from every chunk, the states from one each.
@@ -176,6 +190,11 @@ def _equal(count: int, at_once: int) -> Iterator[slice]:
     parts = math.ceil(count / max(1, at_once))
     for number in range(parts):
         yield slice(number * count // parts, (number + 1) * count // parts)
+
+
+def _as_autocast(weight: torch.Tensor) -> torch.Tensor:
+    kind = weight.device.type
+    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
