@@ -68,6 +68,11 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def forget_peak() -> None:
+    """Let `peak_resident` begin anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """--json FILE and --mlflow EXPERIMENT."""
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
