@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation_memory.py
 
-Each measurement is a process of its own: the most memory during `Trainer.evaluate`, beyond what there was before it. The plain
-recipe keeps the logits for `compute_metrics`, as a Trainer does unless it is told otherwise; its memory grows with every
-sample, so it gets few of them. It generates nothing; this project generates a reply for each sample as well, except where a
-row says otherwise.
+Each measurement is a process of its own: the most memory during `Trainer.evaluate`, beyond what there was before it. The
+plain recipe keeps the logits for `compute_metrics`, as a Trainer does unless it is told otherwise; its memory grows with
+every sample, so it gets few of them. It generates nothing; this project generates a reply for each sample as well, except
+where a row says otherwise.
 """
 
 from __future__ import annotations
