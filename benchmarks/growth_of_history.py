@@ -48,19 +48,24 @@ def values_at(step: int) -> dict[str, float]:
 
 def measure(steps: int, folder: Path) -> dict[str, float]:
     """Everything of MEASURED, after `steps` steps."""
-    import mlflow
-    import psutil
+    from socratic_mlflow.importing import quick_imports
 
-    from socratic_mlflow.tracking import Tracker
+    # As a training does it: the garbage collector never looks through what was imported, which takes as long as hundreds of
+    # steps and fell into some measurements and not into others.
+    with quick_imports():
+        import mlflow
+        import psutil
 
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    mlflow.MlflowClient().search_experiments()
-    process = psutil.Process()
-    tracker = Tracker(folder / "journal", print)
-    # What is imported at the first use is no growth.
-    _log(tracker, 1, 11)
-    tracker.log_plot("training_progress", 10)
-    tracker.drain()
+        from socratic_mlflow.tracking import Tracker
+
+        mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+        mlflow.MlflowClient().search_experiments()
+        process = psutil.Process()
+        tracker = Tracker(folder / "journal", print)
+        # What is imported at the first use is no growth.
+        _log(tracker, 1, 11)
+        tracker.log_plot("training_progress", 10)
+        tracker.drain()
     before = process.memory_info().rss
     # As the shipper finds it, again and again, and not as one heap of everything.
     for start in range(11, steps + 1, 1000):
