@@ -14,26 +14,24 @@ from socratic_mlflow.tokens import IGNORED
 
 Collator = Callable[[Sequence[Features]], dict[str, torch.Tensor]]
 
-# Relative difference of a dialogue's logits. In float32 rounding makes less than a millionth; sixteen bits make about 0.01
-# between two layouts, and less between two ways to compute a head.
-_PRECISE, _HEAD_IN_16_BITS, _LAYOUT_IN_16_BITS = 1e-4, 0.02, 0.05
+# Relative difference of a dialogue's logits: rounding makes less than a millionth in float32, and about 0.01 in 16 bits.
+_TOLERANCE, _TOLERANCE_IN_16_BITS = 1e-4, 0.05
 # In tokens: the second and third share a row behind one another, and a stretch of padding follows them.
 _LENGTHS = (24, 16, 5)
 
 
 def has_known_head(causal: Any) -> bool:
     """Whether `ReplyLoss` computes the logits that `causal` itself does (some bases scale theirs, say)."""
-    return _same(causal, Padded(0), Padded(0), split_head=True, rough=_HEAD_IN_16_BITS)
+    return _same(causal, Padded(0), Padded(0), split_head=True)
 
 
 def can_pack(causal: Any, packed: Packed) -> bool:
     """Whether dialogues get the logits in a packed row that they get in rows of their own."""
-    return _same(causal, packed, Padded(0), split_head=False, rough=_LAYOUT_IN_16_BITS)
+    return _same(causal, packed, Padded(0), split_head=False)
 
 
-def _same(causal: Any, ours: Collator, own: Collator, split_head: bool, rough: float) -> bool:
-    """Whether each dialogue's logits are the same, within `rough` where some of `causal` computes in 16 bits; not, where it
-    cannot compute `ours` at all."""
+def _same(causal: Any, ours: Collator, own: Collator, split_head: bool) -> bool:
+    """Whether each dialogue's logits are the same; not, where the base cannot compute `ours` at all."""
     try:
         found = _logits(ReplyLoss(causal, split_head), causal, ours)
     except (torch.OutOfMemoryError, MemoryError):
@@ -41,7 +39,7 @@ def _same(causal: Any, ours: Collator, own: Collator, split_head: bool, rough: f
     except Exception:  # whatever an architecture, or its own code, makes of arguments that it does not know
         return False
     wanted = _logits(ReplyLoss(causal, split_head=False), causal, own)
-    tolerance = rough if _has_16_bits(causal) else _PRECISE
+    tolerance = _TOLERANCE_IN_16_BITS if _has_16_bits(causal) else _TOLERANCE
     return all(_near(a, b, tolerance) for a, b in zip(found, wanted, strict=True))
 
 
