@@ -18,20 +18,23 @@ from pathlib import Path
 
 from report import Claim, add_arguments, publish
 
-# Seconds, for the embedded preset's 30 epochs on two cores; any preset's evaluations, as a share of its training.
-_MOST_S, _MOST_SHARE = 300, 0.15
+# Seconds, for the embedded preset's 30 epochs on two cores; what any preset's evaluations add to the rest of its training.
+_MOST_S, _MOST_ADDED = 300, 0.15
+# They would have the run elsewhere.
+_ELSEWHERE = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "MLFLOW_REGISTRY_URI")
 
 
 def train(preset: str, epochs: int) -> tuple[float, float]:
-    """(seconds from the command's start to its end, share of the training that the evaluations took)."""
+    """(seconds from the command's start to its end, time of the evaluations over that of the rest of the training)."""
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'mlflow.db'}"
+        here = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
         given = ["--preset", preset, "--epochs", str(epochs), "--output_dir", "out"]
         started = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "socratic_mlflow", "train", *given],
             cwd=folder,
-            env=os.environ | {"MLFLOW_TRACKING_URI": store},
+            env=here | {"MLFLOW_TRACKING_URI": store},
             capture_output=True,
             text=True,
             check=False,
@@ -39,7 +42,8 @@ def train(preset: str, epochs: int) -> tuple[float, float]:
         seconds = time.perf_counter() - started
         if done.returncode:
             raise SystemExit(done.stderr[-2000:])
-        return seconds, _share(store)
+        share = _share(store)
+        return seconds, share / (1 - share)
 
 
 def _share(store: str) -> float:
@@ -57,13 +61,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     add_arguments(parser)
     args = parser.parse_args()
-    seconds, shares = zip(*(train(args.preset, args.epochs) for _ in range(args.repeats)), strict=True)
+    seconds, added = zip(*(train(args.preset, args.epochs) for _ in range(args.repeats)), strict=True)
     promised = args.preset == "embedded" and args.epochs == 30
     claims = [
         Claim(
             f"{args.preset}, {args.epochs} epochs, the whole command", "s", seconds, at_most=_MOST_S if promised else None
         ),
-        Claim("of the training, its evaluations", "share", shares, at_most=_MOST_SHARE),
+        Claim("its evaluations, over the rest of the training", "share", added, at_most=_MOST_ADDED),
     ]
     publish("A preset", claims, args, preset=args.preset, epochs=args.epochs)
 

@@ -88,7 +88,8 @@ class ReplyLoss:
 
         Autocast would cast weights that are not trained for each chunk anew.
         """
-        if not self._can_cut or (words is None and self._output.weight.requires_grad):
+        is_trained = any(weight.requires_grad for weight in self._output.parameters())
+        if not self._can_cut or (words is None and is_trained):
             return self._output  # type: ignore[no-any-return]
         weight, bias, part = self._output.weight, self._output.bias, words or slice(None)
         return partial(linear, weight=_as_autocast(weight[part]), bias=None if bias is None else _as_autocast(bias[part]))

@@ -229,6 +229,15 @@ def test_of_equally_likely_words_the_first_is_taken_in_16_bits_as_well(
     assert 10 in predicted.tolist()
 
 
+def test_a_head_whose_bias_alone_is_trained_gets_its_gradient() -> None:
+    computed, head, states, targets = whole_numbers(bias=True)
+    head.bias.requires_grad_()
+    computed.summed(states, targets).backward()
+    ours, head.bias.grad = head.bias.grad, None
+    cross_entropy(head(states), targets, reduction="sum").backward()
+    torch.testing.assert_close(ours, head.bias.grad)
+
+
 def test_autocast_casts_the_heads_weights_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     computed, head, states, targets = whole_numbers(bias=True)
     monkeypatch.setattr(reply_loss, "LOGITS_AT_ONCE", 60 * 32)

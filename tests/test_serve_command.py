@@ -285,9 +285,11 @@ def test_it_was_interrupted_also_where_the_signal_that_uvicorn_raises_again_is_l
         connection = http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=60)
 
         def stop_once_it_answers():
-            connection.request("GET", "/health")
-            assert connection.getresponse().status == 200
-            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                connection.request("GET", "/health")
+                assert connection.getresponse().status == 200
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
 
         with ThreadPoolExecutor(1) as pool, contextlib.closing(connection):
             stopped = pool.submit(stop_once_it_answers)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from socratic_mlflow.packing import Packed
-from socratic_mlflow.shortcuts import can_pack, has_known_head
+from socratic_mlflow.shortcuts import _has_16_bits, can_pack, has_known_head
 
 
 def granite() -> Any:
@@ -61,8 +61,9 @@ def _as_sure_as_a_trained_one(model: Any, factor: float) -> Any:
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("one_row", [False, True])
-def test_common_families_allow_both(family: str, one_row: bool) -> None:
-    model = tiny.model(family)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_common_families_allow_both(family: str, one_row: bool, dtype: torch.dtype) -> None:
+    model = tiny.model(family).to(dtype)
     assert has_known_head(model)
     assert can_pack(model, Packed(0, one_row))
 
@@ -73,8 +74,18 @@ def test_a_quantized_base_allows_both(tmp_path: Any) -> None:
     assert can_pack(base, Packed(0))
 
 
-def test_a_head_that_does_more_is_noticed() -> None:
-    assert not has_known_head(granite())
+def test_what_a_quantized_base_computes_in_decides_how_near_is_near_enough(tmp_path: Any) -> None:
+    base, _ = tiny.quantized(tiny.save_base(tmp_path, width=64))
+    assert not _has_16_bits(base)
+    for module in base.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.bfloat16
+    assert _has_16_bits(base)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_that_does_more_is_noticed(dtype: torch.dtype) -> None:
+    assert not has_known_head(granite().to(dtype))
 
 
 def test_soft_capping_is_found_where_a_model_of_images_keeps_it() -> None:
@@ -86,8 +97,9 @@ def test_soft_capping_of_another_name_and_memory_beyond_a_dialogue_are_noticed()
     assert not can_pack(recurrent_gemma(), Packed(0))
 
 
-def test_attention_that_would_mix_dialogues_is_noticed() -> None:
-    assert not can_pack(bloom(), Packed(0))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_that_would_mix_dialogues_is_noticed(dtype: torch.dtype) -> None:
+    assert not can_pack(bloom().to(dtype), Packed(0))
 
 
 def test_soft_capping_that_the_configuration_does_not_tell_of_is_noticed() -> None:
