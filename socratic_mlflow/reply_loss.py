@@ -106,7 +106,7 @@ class ReplyLoss:
     def evaluated(self, states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(the cross-entropy of `targets` (n,) given `states`, summed (nats); the most likely tokens (n,)), in one pass.
 
-        No more than LOGITS_AT_ONCE_EVALUATED logits exist at a time, or one position's of a head that cannot be cut.
+        No more than LOGITS_AT_ONCE_EVALUATED logits are made at once, or one position's of a head that cannot be cut.
         """
         at_once = _POSITIONS_EVALUATED if self._can_cut else LOGITS_AT_ONCE_EVALUATED // self._vocabulary
         found = [self._evaluated(states[part], targets[part]) for part in _equal(len(states), at_once)]

@@ -149,7 +149,8 @@ def test_the_others_end_when_the_first_one_is_killed(training_inputs: Path, tmp_
         process.reach(1)
         (companion,) = companions(process)
         process.popen.kill()
-        companion.wait(timeout=20)
+        _, alive = psutil.wait_procs([companion], timeout=20)
+        assert not alive
 
 
 @pytest.mark.slow
